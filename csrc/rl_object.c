@@ -1,0 +1,633 @@
+/* rl_object.c - see rl_object.h. */
+#include "rl_object.h"
+
+#include "rl_arena.h"
+#include "rl_err.h"
+#include "rl_fault.h"
+#include "rl_list.h"
+#include "rl_table.h"
+#include "rl_task.h"
+#include "rl_wait.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- records ---- */
+
+static uint32_t state_of(const rl_object *o)
+{
+    return atomic_load_explicit(&o->state, memory_order_acquire) & RL_OBJECT_STATE;
+}
+
+static uint64_t gen_of(const rl_object *o)
+{
+    return atomic_load_explicit(&o->gen, memory_order_acquire);
+}
+
+static int is_live(uint32_t state)
+{
+    return state == RL_OBJECT_PENDING || state == RL_OBJECT_SEALED || state == RL_OBJECT_DROPPED;
+}
+
+rl_handle rl_object_handle(const rl_mapping *m, uint32_t object)
+{
+    return (rl_handle){.index = object, .gen = gen_of(&m->objects[object])};
+}
+
+static int valid(const rl_session *s, rl_handle h)
+{
+    return h.index < s->map.control->objects.high_water;
+}
+
+static uint32_t producer_of(const rl_object *o)
+{
+    return atomic_load_explicit(&o->producer, memory_order_relaxed);
+}
+
+void rl_object_set_producer(rl_mapping *m, uint32_t object, uint32_t task)
+{
+    atomic_store_explicit(&m->objects[object].producer, task, memory_order_relaxed);
+}
+
+static int held_by_any(const rl_object *o)
+{
+    uint64_t any = 0;
+    for (int w = 0; w < RL_SLOT_WORDS; w++) {
+        any |= atomic_load_explicit(&o->holders[w], memory_order_seq_cst);
+    }
+    return any != 0;
+}
+
+static void set_bit(rl_object *o, uint32_t slot)
+{
+    atomic_fetch_or_explicit(&o->holders[slot / 64], UINT64_C(1) << (slot % 64),
+                             memory_order_seq_cst);
+}
+
+static void clear_bit(rl_object *o, uint32_t slot)
+{
+    atomic_fetch_and_explicit(&o->holders[slot / 64], ~(UINT64_C(1) << (slot % 64)),
+                              memory_order_seq_cst);
+}
+
+static uint32_t take_record(rl_mapping *m)
+{
+    return rl_table_take(&m->control->objects, m->objects, sizeof(rl_object),
+                         offsetof(rl_object, next));
+}
+
+static void give_record(rl_mapping *m, uint32_t i)
+{
+    rl_table_give(&m->control->objects, m->objects, sizeof(rl_object), offsetof(rl_object, next), i);
+}
+
+/* ---- freeing ---- */
+
+static void count_names(rl_mapping *m, rl_list list)
+{
+    rl_walk w = rl_list_walk(m, list);
+    for (uint32_t i = rl_walk_next(&w); i != RL_NIL; i = rl_walk_next(&w)) rl_object_name(m, i);
+}
+
+void rl_object_name(rl_mapping *m, uint32_t object)
+{
+    atomic_fetch_add_explicit(&m->objects[object].names, 1, memory_order_seq_cst);
+}
+
+/* Does nobody need object i any more? Its running producer's name does not count for the payload,
+ * see drop_payload(). */
+static int unreachable(const rl_object *o)
+{
+    return is_live(state_of(o)) && !held_by_any(o) &&
+           atomic_load_explicit(&o->names, memory_order_seq_cst) == 0;
+}
+
+static int is_unread_failure(const rl_object *o)
+{
+    return state_of(o) == RL_OBJECT_SEALED && o->kind == RL_KIND_ERROR &&
+           (atomic_load_explicit(&o->flags, memory_order_relaxed) & RL_OBJECT_ASKED) == 0;
+}
+
+/* Keep a failure that nobody read for the supervisor to print; returns 0 if there is none. */
+static int hand_to_supervisor(rl_section *section, rl_object *o)
+{
+    rl_control *c = section->s->map.control;
+    if (c->supervisor == RL_NIL || atomic_load_explicit(&c->ended, memory_order_relaxed)) return 0;
+    atomic_fetch_or_explicit(&o->flags, RL_OBJECT_REPORT | RL_OBJECT_ASKED, memory_order_relaxed);
+    set_bit(o, c->supervisor);
+    c->reports++;
+    section->bell = 1;
+    return 1;
+}
+
+static void push_if_unreachable(rl_section *section, uint32_t i, uint32_t *todo)
+{
+    rl_object *o = &section->s->map.objects[i];
+    if (!unreachable(o)) return;
+    if (is_unread_failure(o) && hand_to_supervisor(section, o)) return;
+    RL_KILL_POINT("object.free.before");
+    atomic_store_explicit(&o->state, RL_OBJECT_FREEING, memory_order_seq_cst); /* COMMIT */
+    RL_KILL_POINT("object.free.after");
+    o->next = *todo;
+    *todo = i;
+}
+
+static void drop_names(rl_section *section, rl_list list, uint32_t *todo)
+{
+    rl_mapping *m = &section->s->map;
+    rl_walk w = rl_list_walk(m, list);
+    for (uint32_t i = rl_walk_next(&w); i != RL_NIL; i = rl_walk_next(&w)) {
+        atomic_fetch_sub_explicit(&m->objects[i].names, 1, memory_order_seq_cst);
+        push_if_unreachable(section, i, todo);
+    }
+    rl_list_free(m, list);
+}
+
+/* Release what object i keeps alive. What becomes unreachable is pushed on the work-list `*todo`. */
+static void free_contents(rl_section *section, uint32_t i, uint32_t *todo)
+{
+    rl_object *o = &section->s->map.objects[i];
+    if (o->block != RL_NIL) rl_arena_free(section, o->block);
+    o->block = RL_NIL;
+    rl_list refs = o->refs;
+    o->refs = (rl_list){.head = RL_NIL};
+    drop_names(section, refs, todo);
+}
+
+/* Free everything on the work-list. */
+static void work_off(rl_section *section, uint32_t todo)
+{
+    rl_mapping *m = &section->s->map;
+    while (todo != RL_NIL) {
+        uint32_t i = todo;
+        rl_object *o = &m->objects[i];
+        todo = o->next;
+        free_contents(section, i, &todo);
+        atomic_store_explicit(&o->gen, gen_of(o) + 1, memory_order_release);
+        RL_KILL_POINT("object.freed.before");
+        atomic_store_explicit(&o->state, RL_OBJECT_FREE, memory_order_release); /* COMMIT */
+        RL_KILL_POINT("object.freed.after");
+        m->control->objects_live--;
+        give_record(m, i);
+    }
+}
+
+static void free_if_unreachable(rl_section *section, uint32_t i)
+{
+    uint32_t todo = RL_NIL;
+    push_if_unreachable(section, i, &todo);
+    work_off(section, todo);
+}
+
+/* Only its running producer names this value, for comparison with a second attempt: keep the
+ * record (it has the fingerprint), give the memory back. */
+static void drop_payload(rl_section *section, uint32_t i)
+{
+    rl_object *o = &section->s->map.objects[i];
+    if (state_of(o) != RL_OBJECT_SEALED || held_by_any(o)) return;
+    if (atomic_load_explicit(&o->names, memory_order_relaxed) != 1) return;
+    if (producer_of(o) == RL_NIL) return;
+    if (is_unread_failure(o) && hand_to_supervisor(section, o)) return;
+    uint32_t todo = RL_NIL;
+    RL_KILL_POINT("object.drop.before");
+    atomic_store_explicit(&o->state, RL_OBJECT_DROPPED, memory_order_seq_cst); /* COMMIT */
+    RL_KILL_POINT("object.drop.after");
+    free_contents(section, i, &todo);
+    work_off(section, todo);
+}
+
+static void release_one(rl_section *section, uint32_t i)
+{
+    free_if_unreachable(section, i);
+    drop_payload(section, i);
+}
+
+void rl_object_unname(rl_section *section, uint32_t object)
+{
+    atomic_fetch_sub_explicit(&section->s->map.objects[object].names, 1, memory_order_seq_cst);
+    release_one(section, object);
+}
+
+void rl_object_unname_list(rl_section *section, rl_list list)
+{
+    uint32_t todo = RL_NIL;
+    drop_names(section, list, &todo);
+    work_off(section, todo);
+}
+
+void rl_object_drop_holds(rl_section *section, uint32_t slot)
+{
+    rl_mapping *m = &section->s->map;
+    uint64_t bit = UINT64_C(1) << (slot % 64);
+    for (uint32_t i = 0; i < m->control->objects.high_water; i++) {
+        rl_object *o = &m->objects[i];
+        uint64_t word = atomic_load_explicit(&o->holders[slot / 64], memory_order_relaxed);
+        if ((word & bit) == 0) continue;
+        clear_bit(o, slot);
+        RL_KILL_POINT("object.drop_holds");
+        release_one(section, i);
+    }
+}
+
+/* ---- holding ---- */
+
+void rl_object_hold(rl_session *s, rl_handle h)
+{
+    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return;
+    pthread_mutex_lock(&s->local_mutex);
+    uint32_t had = atomic_fetch_add_explicit(&s->local[h.index], 1, memory_order_relaxed);
+    if (had == 0) set_bit(&s->map.objects[h.index], s->slot);
+    pthread_mutex_unlock(&s->local_mutex);
+}
+
+int rl_object_find(rl_session *s, rl_handle h)
+{
+    if (!valid(s, h)) return RL_ESTALE;
+    rl_section section;
+    pthread_mutex_lock(&s->local_mutex);
+    int err = rl_enter(s, &section, RL_OP_OBJECT);
+    if (err) goto unlock;
+
+    rl_object *o = &s->map.objects[h.index];
+    uint32_t state = state_of(o);
+    if (gen_of(o) != h.gen || (state != RL_OBJECT_PENDING && state != RL_OBJECT_SEALED)) {
+        err = RL_ESTALE;
+    } else {
+        atomic_fetch_add_explicit(&s->local[h.index], 1, memory_order_relaxed);
+        set_bit(o, s->slot);
+    }
+    rl_leave(&section);
+unlock:
+    pthread_mutex_unlock(&s->local_mutex);
+    return err;
+}
+
+/* The section that frees an object may find it freed, or reused, by another process already. */
+static void release_shared(rl_session *s, rl_handle h)
+{
+    rl_section section;
+    if (rl_enter(s, &section, RL_OP_OBJECT)) return;
+    if (gen_of(&s->map.objects[h.index]) == h.gen) release_one(&section, h.index);
+    rl_leave(&section);
+}
+
+void rl_object_release(rl_session *s, rl_handle h)
+{
+    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return;
+    rl_object *o = &s->map.objects[h.index];
+    int last = 0;
+    pthread_mutex_lock(&s->local_mutex);
+    if (atomic_fetch_sub_explicit(&s->local[h.index], 1, memory_order_relaxed) == 1) {
+        clear_bit(o, s->slot);
+        /* Another holder or another name: nothing to do now (FREEING). */
+        uint32_t names = atomic_load_explicit(&o->names, memory_order_seq_cst);
+        last = !held_by_any(o) && names <= (producer_of(o) != RL_NIL);
+    }
+    pthread_mutex_unlock(&s->local_mutex);
+    if (last) release_shared(s, h);
+}
+
+/* This process's first reference, to an object that no other thread knows yet. */
+static void hold_new(rl_session *s, rl_object *o, uint32_t i)
+{
+    atomic_store_explicit(&s->local[i], 1, memory_order_relaxed);
+    set_bit(o, s->slot);
+}
+
+/* ---- storing ---- */
+
+static void clear_record(rl_object *o)
+{
+    for (int w = 0; w < RL_SLOT_WORDS; w++) {
+        atomic_store_explicit(&o->holders[w], 0, memory_order_relaxed);
+    }
+    atomic_store_explicit(&o->names, 0, memory_order_relaxed);
+    atomic_store_explicit(&o->flags, 0, memory_order_relaxed);
+    o->block = RL_NIL;
+    atomic_store_explicit(&o->producer, RL_NIL, memory_order_relaxed);
+    o->waiting = RL_NIL;
+    o->refs = (rl_list){.head = RL_NIL};
+}
+
+static void write_value(rl_object *o, const rl_value *v, rl_list refs)
+{
+    o->kind = v->kind;
+    o->nbytes = v->nbytes;
+    o->block = v->block;
+    o->refs = refs;
+    o->fingerprint = v->fingerprint;
+    if (v->block == RL_NIL && v->nbytes) memcpy(o->bytes, v->bytes, v->nbytes);
+}
+
+static int check_value(const rl_session *s, const rl_value *v)
+{
+    if (v->block == RL_NIL) return v->nbytes <= RL_INLINE ? 0 : RL_EINVAL;
+    if (v->block >= s->map.control->blocks.high_water) return RL_EINVAL;
+    const rl_block *b = &s->map.blocks[v->block];
+    uint32_t tag = atomic_load_explicit(&b->tag, memory_order_relaxed);
+    if (tag != (RL_BLOCK_FILLING | s->slot)) return RL_EINVAL;
+    return v->nbytes <= b->length ? 0 : RL_EINVAL;
+}
+
+/* After the COMMIT of a seal: what is derived from it. */
+static void settle_value(rl_mapping *m, uint32_t i, const rl_value *v)
+{
+    if (v->block != RL_NIL) rl_arena_seal(m, v->block, i);
+    count_names(m, m->objects[i].refs);
+}
+
+int rl_object_put(rl_session *s, const rl_value *v, rl_handle *out)
+{
+    rl_mapping *m = &s->map;
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_OBJECT);
+    if (err) return err;
+
+    rl_list refs;
+    err = check_value(s, v);
+    if (!err && rl_table_room(&m->control->objects) == 0) err = RL_ETABLE;
+    if (!err) err = rl_list_make(m, v->refs, v->nrefs, &refs);
+    if (!err) {
+        uint32_t i = take_record(m);
+        rl_object *o = &m->objects[i];
+        clear_record(o);
+        write_value(o, v, refs);
+        hold_new(s, o, i);
+        RL_KILL_POINT("object.put.before");
+        atomic_store_explicit(&o->state, RL_OBJECT_SEALED, memory_order_release); /* COMMIT */
+        RL_KILL_POINT("object.put.after");
+        m->control->objects_live++;
+        settle_value(m, i, v);
+        *out = rl_object_handle(m, i);
+    }
+    rl_leave(&section);
+    return err;
+}
+
+uint32_t rl_object_make_pending(rl_session *s, uint32_t producer)
+{
+    rl_mapping *m = &s->map;
+    uint32_t i = take_record(m);
+    if (i == RL_NIL) return RL_NIL;
+    rl_object *o = &m->objects[i];
+    clear_record(o);
+    atomic_store_explicit(&o->producer, producer, memory_order_relaxed);
+    hold_new(s, o, i);
+    RL_KILL_POINT("object.pending.before");
+    atomic_store_explicit(&o->state, RL_OBJECT_PENDING, memory_order_release); /* COMMIT */
+    RL_KILL_POINT("object.pending.after");
+    m->control->objects_live++;
+    return i;
+}
+
+static void ring_holders(rl_section *section, const rl_object *o)
+{
+    for (int w = 0; w < RL_SLOT_WORDS; w++) {
+        section->ring[w] |= atomic_load_explicit(&o->holders[w], memory_order_relaxed);
+    }
+}
+
+int rl_object_seal(rl_section *section, uint32_t i, const rl_value *v)
+{
+    rl_mapping *m = &section->s->map;
+    rl_object *o = &m->objects[i];
+    if (state_of(o) != RL_OBJECT_PENDING) return RL_ESTALE;
+    rl_list refs;
+    int err = check_value(section->s, v);
+    if (!err) err = rl_list_make(m, v->refs, v->nrefs, &refs);
+    if (err) return err;
+
+    write_value(o, v, refs);
+    RL_KILL_POINT("object.seal.before");
+    uint32_t old = atomic_exchange_explicit(&o->state, RL_OBJECT_SEALED, memory_order_seq_cst); /* COMMIT */
+    RL_KILL_POINT("object.seal.after");
+    settle_value(m, i, v);
+    if (old & RL_OBJECT_WAITED) ring_holders(section, o);
+    rl_task_dependency_sealed(section, i);
+    drop_payload(section, i); /* its refs may be gone already */
+    return 0;
+}
+
+/* ---- reading ---- */
+
+int rl_object_is_sealed(const rl_session *s, rl_handle h)
+{
+    return state_of(&s->map.objects[h.index]) == RL_OBJECT_SEALED;
+}
+
+static void mark_read(rl_object *o)
+{
+    if (atomic_load_explicit(&o->flags, memory_order_relaxed) & RL_OBJECT_ASKED) return;
+    atomic_fetch_or_explicit(&o->flags, RL_OBJECT_ASKED, memory_order_relaxed);
+}
+
+int rl_object_read(rl_session *s, rl_handle h, rl_payload *out)
+{
+    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    if (!valid(s, h)) return RL_ESTALE;
+    rl_object *o = &s->map.objects[h.index];
+    if (gen_of(o) != h.gen) return RL_ESTALE;
+    uint32_t state = state_of(o);
+    if (state == RL_OBJECT_PENDING) return RL_EAGAIN;
+    if (state != RL_OBJECT_SEALED) return RL_ESTALE;
+
+    out->kind = o->kind;
+    out->nrefs = o->refs.n;
+    out->nbytes = o->nbytes;
+    out->fingerprint = o->fingerprint;
+    out->in_block = o->block != RL_NIL;
+    if (out->in_block) {
+        uint64_t offset = s->map.blocks[o->block].offset;
+        if (offset > s->map.data_size || out->nbytes > s->map.data_size - offset) return RL_ECORRUPT;
+        out->bytes = s->map.ro + offset;
+    } else {
+        if (out->nbytes > RL_INLINE) return RL_ECORRUPT;
+        memcpy(out->copy, o->bytes, RL_INLINE);
+        out->bytes = out->copy;
+    }
+    if (out->kind == RL_KIND_ERROR) mark_read(o);
+    return 0;
+}
+
+int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n)
+{
+    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    const rl_object *o = &s->map.objects[h.index];
+    if (gen_of(o) != h.gen || state_of(o) != RL_OBJECT_SEALED) return RL_ESTALE;
+    if (n > o->refs.n) return RL_EINVAL;
+    rl_walk w = rl_list_walk(&s->map, o->refs);
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t i = rl_walk_next(&w);
+        if (i == RL_NIL) return RL_ECORRUPT;
+        out[k] = rl_object_handle(&s->map, i);
+        rl_object_hold(s, out[k]);
+    }
+    return 0;
+}
+
+/* ---- waiting ---- */
+
+typedef struct scan_result {
+    uint32_t nready;
+    int failed; /* one of the sealed is a failure */
+} scan_result;
+
+/* Which of the objects are sealed? Leaves word on the others that we wait. */
+static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, uint8_t *ready)
+{
+    scan_result r = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        rl_object *o = &s->map.objects[h[i].index];
+        uint32_t state = state_of(o);
+        if (state == RL_OBJECT_PENDING) {
+            uint32_t pending = RL_OBJECT_PENDING;
+            atomic_compare_exchange_strong_explicit(&o->state, &pending,
+                                                    RL_OBJECT_PENDING | RL_OBJECT_WAITED,
+                                                    memory_order_seq_cst, memory_order_seq_cst);
+            state = state_of(o);
+        }
+        ready[i] = state == RL_OBJECT_SEALED;
+        if (!ready[i]) continue;
+        r.nready++;
+        r.failed |= o->kind == RL_KIND_ERROR;
+    }
+    return r;
+}
+
+int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need, int stop_at_error,
+                   int64_t deadline_ns, uint8_t *ready, uint32_t *nready)
+{
+    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!valid(s, h[i])) return RL_ESTALE;
+    }
+    for (;;) {
+        uint32_t seen = rl_doorbell_read(s);
+        scan_result r = scan(s, h, n, ready);
+        *nready = r.nready;
+        if (r.nready >= need || (stop_at_error && r.failed)) return 0;
+        if (deadline_ns != INT64_MAX && rl_now_ns() >= deadline_ns) return RL_ETIMEDOUT;
+        if (rl_doorbell_spin(s, seen)) continue;
+        int err = rl_doorbell_wait(s, seen, deadline_ns);
+        if (err && err != RL_ETIMEDOUT) return err;
+    }
+}
+
+int rl_object_take_report(rl_session *s, rl_handle *out)
+{
+    rl_mapping *m = &s->map;
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_OBJECT);
+    if (err) return err;
+    err = RL_EAGAIN;
+    uint32_t high_water = m->control->reports ? m->control->objects.high_water : 0;
+    for (uint32_t i = 0; i < high_water && err; i++) {
+        rl_object *o = &m->objects[i];
+        uint32_t flags = atomic_load_explicit(&o->flags, memory_order_relaxed);
+        if (state_of(o) != RL_OBJECT_SEALED || !(flags & RL_OBJECT_REPORT)) continue;
+        atomic_fetch_and_explicit(&o->flags, ~(uint32_t)RL_OBJECT_REPORT, memory_order_relaxed);
+        m->control->reports--;
+        atomic_store_explicit(&s->local[i], 1, memory_order_relaxed);
+        *out = rl_object_handle(m, i);
+        err = 0;
+    }
+    rl_leave(&section);
+    return err;
+}
+
+/* ---- rebuild ---- */
+
+void rl_object_rebuild_begin(rl_mapping *m)
+{
+    for (uint32_t i = 0; i < m->control->objects.high_water; i++) {
+        rl_object *o = &m->objects[i];
+        atomic_store_explicit(&o->names, 0, memory_order_relaxed);
+        atomic_store_explicit(&o->producer, RL_NIL, memory_order_relaxed);
+        o->waiting = RL_NIL;
+        uint32_t state = state_of(o);
+        if (state == RL_OBJECT_FREE) clear_record(o);
+        if (state == RL_OBJECT_SEALED && o->block != RL_NIL) rl_arena_seal(m, o->block, i); /* O4 */
+    }
+}
+
+void rl_object_rebuild_names(rl_mapping *m)
+{
+    for (uint32_t i = 0; i < m->control->objects.high_water; i++) {
+        if (state_of(&m->objects[i]) != RL_OBJECT_SEALED) continue;
+        rl_list_rebuild_mark(m, m->objects[i].refs);
+        count_names(m, m->objects[i].refs);
+    }
+}
+
+/* A block that says it is sealed but that no sealed object has: its object was being freed. */
+static void free_ownerless_blocks(rl_section *section)
+{
+    rl_mapping *m = &section->s->map;
+    for (uint32_t b = 0; b < m->control->blocks.high_water; b++) {
+        uint32_t tag = atomic_load_explicit(&m->blocks[b].tag, memory_order_relaxed);
+        if ((tag & RL_BLOCK_KIND) != RL_BLOCK_SEALED) continue;
+        const rl_object *o = &m->objects[tag & RL_BLOCK_WHO];
+        if (state_of(o) != RL_OBJECT_SEALED || o->block != b) rl_arena_free(section, b);
+    }
+}
+
+void rl_object_rebuild_end(rl_section *section)
+{
+    rl_mapping *m = &section->s->map;
+    rl_control *c = m->control;
+    free_ownerless_blocks(section);
+
+    rl_table_rebuild_begin(&c->objects);
+    c->objects_live = 0;
+    c->reports = 0;
+    for (uint32_t i = c->objects.high_water; i-- > 0;) {
+        rl_object *o = &m->objects[i];
+        uint32_t state = state_of(o);
+        if (state == RL_OBJECT_FREEING) {
+            clear_record(o);
+            atomic_store_explicit(&o->gen, gen_of(o) + 1, memory_order_release);
+            atomic_store_explicit(&o->state, RL_OBJECT_FREE, memory_order_release);
+            state = RL_OBJECT_FREE;
+        }
+        if (state == RL_OBJECT_FREE) {
+            give_record(m, i);
+            continue;
+        }
+        if (state == RL_OBJECT_DROPPED) {
+            o->block = RL_NIL;
+            o->refs = (rl_list){.head = RL_NIL};
+        }
+        c->objects_live++;
+        if (atomic_load_explicit(&o->flags, memory_order_relaxed) & RL_OBJECT_REPORT) c->reports++;
+    }
+    for (uint32_t i = 0; i < c->objects.high_water; i++) release_one(section, i);
+}
+
+/* ---- check ---- */
+
+/* `names` is recounted by rl_check.c, which sees all owners. */
+const char *rl_object_check(const rl_mapping *m)
+{
+    const rl_control *c = m->control;
+    uint32_t nfree = 0;
+    for (uint32_t i = 0; i < c->objects.high_water; i++) {
+        const rl_object *o = &m->objects[i];
+        uint32_t state = state_of(o);
+        if (state == RL_OBJECT_FREEING) return "object: left half freed";
+        if (state == RL_OBJECT_FREE) {
+            nfree++;
+            if (held_by_any(o)) return "object: a free record has a holder (O1)";
+            continue;
+        }
+        if (unreachable(o)) return "object: nobody can reach it, yet it lives (O1)";
+        if (state == RL_OBJECT_PENDING && !rl_task_produces(m, producer_of(o), i)) {
+            return "object: pending without a producer (O5)";
+        }
+        if (state == RL_OBJECT_SEALED && o->block != RL_NIL &&
+            atomic_load_explicit(&m->blocks[o->block].tag, memory_order_relaxed) !=
+                (RL_BLOCK_SEALED | i)) {
+            return "object: its block does not say so (O4)";
+        }
+    }
+    return nfree == c->objects.nfree ? NULL : "object: a free record is lost";
+}

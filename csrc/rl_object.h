@@ -1,0 +1,110 @@
+/* rl_object.h - objects: immutable values, who can reach them, and when they go.
+ *
+ * INVARIANTS
+ *   O1  An object is PENDING or SEALED or DROPPED while it has a holder bit or a name, and FREE (or
+ *       about to be) otherwise.
+ *   O2  `names` == how often it stands in the lists (refs, returns, function, args) of live owners:
+ *       SEALED objects and tasks that are neither FREE nor FREEING (derived).
+ *   O3  While SEALED, all of the record but state, holders, names, waiting and flags is constant:
+ *       read without the lock by whoever holds it.
+ *   O4  SEALED with block b  =>  b's tag is SEALED | this object.
+ *   O5  `producer` is the live task that has the object in its returns, or RL_NIL (derived). Each
+ *       PENDING object has one.
+ *   O6  Bit i of `holders` is set only by slot i's process, or inside a section on its behalf.
+ *
+ * HOLDING    A process may set its bit without the lock when something it holds already names the
+ *            object (rl_object_hold): the name keeps it from being freed meanwhile. For a handle
+ *            out of nowhere (rl_object_find) the lock is taken and the generation compared.
+ * FREEING    Whoever clears the last bit or removes the last name looks at the other afterwards, so
+ *            one of the two sees both gone, and frees inside a section. A chain of values is freed
+ *            by a work-list, not by recursion.
+ * A FAILURE (kind RL_KIND_ERROR) that nobody has read is not freed but handed to the supervisor,
+ *            which prints it.
+ *
+ * CRASHES    put: fields, holder bit, then COMMIT state = SEALED.
+ *            seal: fields, then COMMIT state = SEALED; then waiting tasks are counted down
+ *            (derived) and holders rung (the janitor rings again).
+ *            free: COMMIT state = FREEING: its names no longer count; then its block is freed (a
+ *            COMMIT of its own), its generation raised, COMMIT state = FREE. Rebuild finishes what
+ *            is FREEING.
+ */
+#ifndef RL_OBJECT_H
+#define RL_OBJECT_H
+
+#include "rl_session.h"
+
+/* A value to be stored. Either `block` (filled by this process) or `bytes` (nbytes <= RL_INLINE). */
+typedef struct rl_value {
+    uint32_t kind;
+    uint32_t block; /* or RL_NIL */
+    uint64_t nbytes;
+    const void *bytes;
+    const rl_handle *refs; /* objects that the value contains; the caller holds each of them */
+    uint32_t nrefs;
+    uint64_t fingerprint;
+} rl_value;
+
+/* A sealed value, as its reader sees it. */
+typedef struct rl_payload {
+    uint32_t kind;
+    uint32_t nrefs;
+    uint64_t nbytes;
+    uint64_t fingerprint;
+    const uint8_t *bytes;       /* in the read-only view, or `copy` */
+    uint32_t in_block;          /* 1: bytes stay valid while the object is held */
+    uint8_t copy[RL_INLINE];    /* short values are copied out of the record */
+} rl_payload;
+
+/* Store a value; the caller holds the new object once. On failure the block stays the caller's. */
+int rl_object_put(rl_session *s, const rl_value *value, rl_handle *out);
+
+/* One more reference of this process to an object that it can reach already: it holds it, or holds
+ * something that names it. */
+void rl_object_hold(rl_session *s, rl_handle h);
+
+/* As rl_object_hold for a handle from outside (a pickled reference): RL_ESTALE if it is gone. */
+int rl_object_find(rl_session *s, rl_handle h);
+
+/* One reference of this process less. Never fails; does nothing in a forked child. */
+void rl_object_release(rl_session *s, rl_handle h);
+
+/* Read an object that the caller holds. Returns RL_EAGAIN while it is not sealed. */
+int rl_object_read(rl_session *s, rl_handle h, rl_payload *out);
+
+/* Handles of the first `n` objects that a held, sealed value contains, each held once more. */
+int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n);
+
+int rl_object_is_sealed(const rl_session *s, rl_handle h);
+
+/* Wait until `need` of `n` held objects are sealed. ready[i] = 1 for each sealed one; *nready counts
+ * them. With `stop_at_error`, returns as soon as any of them is a failure. Returns 0, RL_ETIMEDOUT
+ * (ready is filled), EINTR (call again), RL_EDEAD. */
+int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need, int stop_at_error,
+                   int64_t deadline_ns, uint8_t *ready, uint32_t *nready);
+
+/* Supervisor: take one failure that nobody read; RL_EAGAIN when there is none. The caller holds it
+ * (release it once printed). */
+int rl_object_take_report(rl_session *s, rl_handle *out);
+
+/* ---- for the other modules, inside a section ---- */
+
+rl_handle rl_object_handle(const rl_mapping *m, uint32_t object);
+/* A new PENDING object for task `producer`, held once by this process. RL_NIL: table full. */
+uint32_t rl_object_make_pending(rl_session *s, uint32_t producer);
+void rl_object_set_producer(rl_mapping *m, uint32_t object, uint32_t task);
+/* Fill a PENDING object; RL_ESTALE if it is not pending any more. */
+int rl_object_seal(rl_section *section, uint32_t object, const rl_value *value);
+void rl_object_name(rl_mapping *m, uint32_t object);
+/* One name less; frees what nobody can reach any more. */
+void rl_object_unname(rl_section *section, uint32_t object);
+void rl_object_unname_list(rl_section *section, rl_list list);
+void rl_object_drop_holds(rl_section *section, uint32_t slot);
+
+/* Rebuild, part of rl_repair(). */
+void rl_object_rebuild_begin(rl_mapping *m);
+void rl_object_rebuild_names(rl_mapping *m);
+void rl_object_rebuild_end(rl_section *section);
+
+const char *rl_object_check(const rl_mapping *m);
+
+#endif

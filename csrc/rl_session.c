@@ -1,0 +1,106 @@
+/* rl_session.c - see rl_session.h. */
+#include "rl_session.h"
+
+#include "rl_err.h"
+#include "rl_lock.h"
+#include "rl_repair.h"
+#include "rl_slot.h"
+#include "rl_wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static size_t local_nbytes(const rl_mapping *m)
+{
+    return (size_t)m->control->objects.capacity * sizeof(uint32_t);
+}
+
+static size_t warm_nbytes(const rl_mapping *m)
+{
+    return (size_t)(m->data_size >> 16) / 8 + 1;
+}
+
+int rl_session_join(rl_session *s, const rl_mapping *m, uint32_t role, int bell_fd, int peer_fd)
+{
+    memset(s, 0, sizeof *s);
+    s->map = *m;
+    s->slot = RL_NIL;
+    s->pid = (uint32_t)getpid();
+    s->bell_fd = bell_fd;
+    s->peer_fd = peer_fd;
+    s->local = rl_reserve(local_nbytes(m));
+    s->warm = rl_reserve(warm_nbytes(m));
+    int err = ENOMEM;
+    if (s->local == NULL || s->warm == NULL) goto unreserve;
+    err = pthread_mutex_init(&s->local_mutex, NULL);
+    if (err) goto unreserve;
+    err = rl_slot_claim(s, role);
+    if (err) goto unreserve;
+    return 0;
+
+unreserve:
+    if (s->local) rl_unreserve(s->local, local_nbytes(m));
+    if (s->warm) rl_unreserve(s->warm, warm_nbytes(m));
+    return err;
+}
+
+int rl_session_leave(rl_session *s)
+{
+    int err = rl_slot_release(s, s->slot);
+    rl_session_detach(s);
+    return err;
+}
+
+void rl_session_detach(rl_session *s)
+{
+    if (atomic_exchange_explicit(&s->detached, 1, memory_order_acq_rel)) return;
+    rl_unreserve(s->local, local_nbytes(&s->map));
+    rl_unreserve(s->warm, warm_nbytes(&s->map));
+    s->local = NULL;
+    s->warm = NULL;
+}
+
+static int repair(void *context)
+{
+    rl_session *s = context;
+    return rl_repair(s);
+}
+
+int rl_enter(rl_session *s, rl_section *section, uint32_t op)
+{
+    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    *section = (rl_section){.s = s};
+    return rl_lock_acquire(&s->map.control->lock, s->pid, op, repair, s);
+}
+
+static void ring_supervisor(rl_session *s)
+{
+    if (s->bell_fd < 0) return;
+    if (atomic_exchange_explicit(&s->map.control->bell, 1, memory_order_acq_rel)) return;
+    uint64_t one = 1;
+    /* A full counter or a closed reader loses nothing: the supervisor looks once a second too. */
+    ssize_t n = write(s->bell_fd, &one, sizeof one);
+    (void)n;
+}
+
+void rl_leave(rl_section *section)
+{
+    rl_session *s = section->s;
+    rl_lock_release(&s->map.control->lock);
+    for (uint32_t w = 0; w < RL_SLOT_WORDS; w++) {
+        for (uint64_t bits = section->ring[w]; bits; bits &= bits - 1) {
+            rl_doorbell_ring(&s->map.slots[w * 64 + (uint32_t)__builtin_ctzll(bits)]);
+        }
+    }
+    if (section->freed) rl_room_announce(s->map.control);
+    if (section->bell) ring_supervisor(s);
+}
+
+void rl_session_end(rl_session *s)
+{
+    atomic_store_explicit(&s->map.control->ended, 1, memory_order_release);
+    for (uint32_t i = 0; i < RL_MAX_SLOTS; i++) rl_doorbell_ring(&s->map.slots[i]);
+    rl_room_announce(s->map.control);
+}

@@ -1,0 +1,965 @@
+/* rl_task.c - see rl_task.h. */
+#include "rl_task.h"
+
+#include "rl_err.h"
+#include "rl_fault.h"
+#include "rl_list.h"
+#include "rl_slot.h"
+#include "rl_table.h"
+#include "rl_wait.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- records ---- */
+
+static uint32_t word_of(const rl_task *t)
+{
+    return atomic_load_explicit(&t->state, memory_order_acquire);
+}
+
+static uint32_t state_of(const rl_task *t)
+{
+    return word_of(t) & RL_TASK_STATE;
+}
+
+static uint32_t worker_of(const rl_task *t)
+{
+    return word_of(t) >> RL_TASK_SLOT_SHIFT;
+}
+
+static uint64_t gen_of(const rl_task *t)
+{
+    return atomic_load_explicit(&t->gen, memory_order_acquire);
+}
+
+static void set_state(rl_task *t, uint32_t word)
+{
+    atomic_store_explicit(&t->state, word, memory_order_seq_cst);
+}
+
+static int is_live(const rl_task *t)
+{
+    uint32_t state = state_of(t);
+    return state != RL_TASK_FREE && state != RL_TASK_FREEING;
+}
+
+/* The task of handle `h` if it is in `state`, else NULL. */
+static rl_task *find(const rl_mapping *m, rl_handle h, uint32_t state)
+{
+    if (h.index >= m->control->tasks.high_water) return NULL;
+    rl_task *t = &m->tasks[h.index];
+    return gen_of(t) == h.gen && state_of(t) == state ? t : NULL;
+}
+
+/* The task of handle `h` if this process runs it, else NULL. */
+static rl_task *find_mine(const rl_session *s, rl_handle h)
+{
+    rl_task *t = find(&s->map, h, RL_TASK_CLAIMED);
+    return t && worker_of(t) == s->slot ? t : NULL;
+}
+
+static rl_handle object_handle(const rl_mapping *m, uint32_t object)
+{
+    return object == RL_NIL ? (rl_handle){.index = RL_NIL} : rl_object_handle(m, object);
+}
+
+int rl_task_produces(const rl_mapping *m, uint32_t task, uint32_t object)
+{
+    if (task >= m->control->tasks.high_water || !is_live(&m->tasks[task])) return 0;
+    rl_walk w = rl_list_walk(m, m->tasks[task].returns);
+    for (uint32_t i = rl_walk_next(&w); i != RL_NIL; i = rl_walk_next(&w)) {
+        if (i == object) return 1;
+    }
+    return 0;
+}
+
+/* ---- classes and resources ---- */
+
+int rl_resource_intern(rl_session *s, const char *name, uint32_t *out)
+{
+    if (strlen(name) >= RL_RESOURCE_NAME || name[0] == 0) return RL_EINVAL;
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_resource *r = s->map.control->resources;
+    uint32_t i = 0;
+    while (i < RL_MAX_RESOURCES && r[i].name[0] && strcmp(r[i].name, name) != 0) i++;
+    if (i == RL_MAX_RESOURCES) {
+        err = RL_ETABLE;
+    } else {
+        strncpy(r[i].name, name, RL_RESOURCE_NAME - 1);
+        *out = i;
+    }
+    rl_leave(&section);
+    return err;
+}
+
+int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total)
+{
+    if (resource >= RL_MAX_RESOURCES) return RL_EINVAL;
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_resource *r = &s->map.control->resources[resource];
+    r->available += total - r->total;
+    r->total = total;
+    rl_leave(&section);
+    return 0;
+}
+
+int rl_class_intern(rl_session *s, const int64_t demand[RL_MAX_RESOURCES], uint32_t *out)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_mapping *m = &s->map;
+    size_t nbytes = sizeof m->classes[0].demand;
+    uint32_t i = 0;
+    while (i < RL_MAX_CLASSES && m->classes[i].used && memcmp(m->classes[i].demand, demand, nbytes)) {
+        i++;
+    }
+    if (i == RL_MAX_CLASSES) {
+        err = RL_ETABLE;
+    } else if (!m->classes[i].used) {
+        memcpy(m->classes[i].demand, demand, nbytes);
+        m->classes[i].head = m->classes[i].tail = RL_NIL;
+        m->classes[i].used = 1; /* COMMIT */
+    }
+    *out = i;
+    rl_leave(&section);
+    return err;
+}
+
+static int fits(const rl_control *c, const rl_class *k)
+{
+    for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
+        if (k->demand[r] > 0 && k->demand[r] > c->resources[r].available) return 0;
+    }
+    return 1;
+}
+
+/* Does class k want a resource that the impatient class `first` lacks now? */
+static int disturbs(const rl_control *c, const rl_class *k, const rl_class *first)
+{
+    for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
+        if (k->demand[r] > 0 && first->demand[r] > c->resources[r].available) return 1;
+    }
+    return 0;
+}
+
+static int is_feasible(const rl_control *c, const rl_class *k)
+{
+    for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
+        if (k->demand[r] > c->resources[r].total) return 0;
+    }
+    return 1;
+}
+
+/* Book (sign -1) or give back (+1) what class k demands; `blocked`: all but the CPU. */
+static void book(rl_control *c, const rl_class *k, int64_t sign, int blocked)
+{
+    for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
+        if (blocked && r == RL_CPU) continue;
+        c->resources[r].available += sign * k->demand[r];
+    }
+}
+
+/* ---- queues ---- */
+
+static void push_ready(rl_mapping *m, uint32_t i)
+{
+    rl_task *t = &m->tasks[i];
+    rl_class *k = &m->classes[t->class_];
+    t->next = RL_NIL;
+    if (k->count == 0) {
+        k->head = i;
+        m->control->ready_classes[t->class_ / 64] |= UINT64_C(1) << (t->class_ % 64);
+    } else {
+        m->tasks[k->tail].next = i;
+    }
+    k->tail = i;
+    k->count++;
+}
+
+/* A task that was submitted earlier than those queued (a retry) goes where its `seq` says. */
+static void push_ready_in_order(rl_mapping *m, uint32_t i)
+{
+    rl_task *t = &m->tasks[i];
+    rl_class *k = &m->classes[t->class_];
+    if (k->count == 0 || m->tasks[k->tail].seq < t->seq) {
+        push_ready(m, i);
+        return;
+    }
+    uint32_t *link = &k->head;
+    while (m->tasks[*link].seq < t->seq) link = &m->tasks[*link].next;
+    t->next = *link;
+    *link = i;
+    k->count++;
+}
+
+static uint32_t pop_ready(rl_mapping *m, uint32_t class_)
+{
+    rl_class *k = &m->classes[class_];
+    uint32_t i = k->head;
+    k->head = m->tasks[i].next;
+    k->passed = 0;
+    if (--k->count == 0) {
+        k->head = k->tail = RL_NIL;
+        m->control->ready_classes[class_ / 64] &= ~(UINT64_C(1) << (class_ % 64));
+    }
+    return i;
+}
+
+/* Call `visit` for each class that has queued tasks, until it returns non-zero. */
+#define FOR_READY_CLASSES(m, k, bits, w)                                                           \
+    for (uint32_t w = 0; w < RL_MAX_CLASSES / 64; w++)                                             \
+        for (uint64_t bits = (m)->control->ready_classes[w], k = 0;                                \
+             bits && (k = w * 64 + (uint32_t)__builtin_ctzll(bits), 1); bits &= bits - 1)
+
+/* The class whose oldest head has waited out its patience, or NULL. */
+static const rl_class *find_impatient(const rl_mapping *m)
+{
+    const rl_class *oldest = NULL;
+    FOR_READY_CLASSES(m, i, bits, w)
+    {
+        const rl_class *k = &m->classes[i];
+        if (k->passed < RL_PATIENCE || !is_feasible(m->control, k)) continue;
+        if (!oldest || m->tasks[k->head].seq < m->tasks[oldest->head].seq) oldest = k;
+    }
+    return oldest;
+}
+
+/* The class whose head is to run now, or RL_NIL. */
+static uint32_t choose_class(const rl_mapping *m)
+{
+    const rl_class *impatient = find_impatient(m);
+    uint32_t best = RL_NIL;
+    uint64_t best_seq = UINT64_MAX;
+    FOR_READY_CLASSES(m, i, bits, w)
+    {
+        const rl_class *k = &m->classes[i];
+        uint64_t seq = m->tasks[k->head].seq;
+        if (seq >= best_seq || !fits(m->control, k)) continue;
+        if (impatient && k != impatient && disturbs(m->control, k, impatient)) continue;
+        best = (uint32_t)i;
+        best_seq = seq;
+    }
+    return best;
+}
+
+/* A task may have become runnable: have one idle worker look, or the supervisor start one. The
+ * worker that takes a task passes the word on, so one is enough. */
+static void wake_for_ready(rl_section *section)
+{
+    rl_mapping *m = &section->s->map;
+    if (choose_class(m) == RL_NIL) return;
+    if (rl_slot_ring_idle(section)) return;
+    if (atomic_load_explicit(&m->control->growable, memory_order_relaxed)) section->bell = 1;
+}
+
+static void make_ready(rl_section *section, uint32_t i)
+{
+    rl_mapping *m = &section->s->map;
+    RL_KILL_POINT("task.ready.before");
+    set_state(&m->tasks[i], RL_TASK_READY); /* COMMIT */
+    RL_KILL_POINT("task.ready.after");
+    push_ready_in_order(m, i);
+    wake_for_ready(section);
+}
+
+/* ---- dependencies ---- */
+
+static int is_sealed(const rl_mapping *m, uint32_t object)
+{
+    uint32_t state = atomic_load_explicit(&m->objects[object].state, memory_order_acquire);
+    return (state & RL_OBJECT_STATE) != RL_OBJECT_PENDING;
+}
+
+/* Enter task i in the waiting list of each dependency that is not sealed; returns how many. */
+static uint32_t hook(rl_mapping *m, uint32_t i)
+{
+    const rl_task *t = &m->tasks[i];
+    uint32_t missing = 0;
+    rl_walk w = rl_list_walk(m, t->refs);
+    for (uint32_t k = 0; k < t->ndeps; k++) {
+        uint32_t object = rl_walk_next(&w);
+        if (object == RL_NIL || is_sealed(m, object)) continue;
+        uint32_t e = rl_table_take(&m->control->edges, m->edges, sizeof(rl_edge),
+                                   offsetof(rl_edge, next));
+        m->edges[e] = (rl_edge){.task = i, .next = m->objects[object].waiting};
+        m->objects[object].waiting = e;
+        missing++;
+    }
+    return missing;
+}
+
+void rl_task_dependency_sealed(rl_section *section, uint32_t object)
+{
+    rl_mapping *m = &section->s->map;
+    uint32_t e = m->objects[object].waiting;
+    m->objects[object].waiting = RL_NIL;
+    while (e != RL_NIL) {
+        rl_edge edge = m->edges[e];
+        rl_table_give(&m->control->edges, m->edges, sizeof(rl_edge), offsetof(rl_edge, next), e);
+        if (--m->tasks[edge.task].missing == 0) make_ready(section, edge.task);
+        e = edge.next;
+    }
+}
+
+/* ---- submit ---- */
+
+static int check_spec(const rl_session *s, const rl_spec *spec)
+{
+    const rl_control *c = s->map.control;
+    if (spec->class_ >= RL_MAX_CLASSES || !s->map.classes[spec->class_].used) return RL_EINVAL;
+    if (spec->ndeps > spec->nrefs || spec->function.index >= c->objects.capacity) return RL_EINVAL;
+    if (spec->args.index == RL_NIL && spec->nbytes > RL_TASK_INLINE) return RL_EINVAL;
+    uint64_t chunks = rl_list_chunks(spec->nrefs) + (uint64_t)rl_list_chunks(spec->nreturns);
+    int room = rl_table_room(&c->tasks) >= 1 && rl_table_room(&c->objects) >= spec->nreturns &&
+               rl_table_room(&c->chunks) >= chunks && rl_table_room(&c->edges) >= spec->ndeps;
+    return room ? 0 : RL_ETABLE;
+}
+
+static void write_task(rl_mapping *m, rl_task *t, const rl_spec *spec, uint32_t submitter)
+{
+    t->attempt = 0;
+    t->seq = m->control->next_seq++;
+    t->submitter = submitter;
+    t->class_ = spec->class_;
+    t->function = spec->function.index;
+    t->args = spec->args.index;
+    t->ndeps = spec->ndeps;
+    t->kind = spec->kind;
+    t->nbytes = spec->nbytes;
+    t->max_retries = spec->max_retries;
+    t->options = spec->options;
+    t->stranded = 0;
+    strncpy(t->name, spec->name, RL_TASK_NAME - 1);
+    t->name[RL_TASK_NAME - 1] = 0;
+    if (spec->args.index == RL_NIL && spec->nbytes) memcpy(t->bytes, spec->bytes, spec->nbytes);
+}
+
+/* Call `each` for every object that task t names. */
+static void name_all(rl_mapping *m, const rl_task *t)
+{
+    rl_object_name(m, t->function);
+    if (t->args != RL_NIL) rl_object_name(m, t->args);
+    rl_walk returns = rl_list_walk(m, t->returns);
+    for (uint32_t o = rl_walk_next(&returns); o != RL_NIL; o = rl_walk_next(&returns)) {
+        rl_object_name(m, o);
+        rl_object_set_producer(m, o, (uint32_t)(t - m->tasks));
+    }
+    rl_walk refs = rl_list_walk(m, t->refs);
+    for (uint32_t o = rl_walk_next(&refs); o != RL_NIL; o = rl_walk_next(&refs)) {
+        rl_object_name(m, o);
+    }
+}
+
+static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns)
+{
+    rl_session *s = section->s;
+    rl_mapping *m = &s->map;
+    uint32_t i = rl_table_take(&m->control->tasks, m->tasks, sizeof(rl_task),
+                               offsetof(rl_task, next));
+    rl_task *t = &m->tasks[i];
+    write_task(m, t, spec, s->slot);
+    for (uint32_t k = 0; k < spec->nreturns; k++) {
+        returns[k] = rl_object_handle(m, rl_object_make_pending(s, i));
+    }
+    rl_list_make(m, returns, spec->nreturns, &t->returns);
+    rl_list_make(m, spec->refs, spec->nrefs, &t->refs);
+    t->missing = hook(m, i);
+    RL_KILL_POINT("task.submit.before");
+    set_state(t, t->missing ? RL_TASK_WAITING : RL_TASK_READY); /* COMMIT */
+    RL_KILL_POINT("task.submit.after");
+    m->control->tasks_live++;
+    name_all(m, t);
+    if (t->missing) return;
+    push_ready(m, i);
+    wake_for_ready(section);
+}
+
+int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    err = check_spec(s, spec);
+    if (!err) submit(&section, spec, returns);
+    rl_leave(&section);
+    return err;
+}
+
+/* ---- take ---- */
+
+static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
+{
+    const rl_task *t = &m->tasks[i];
+    out->task = (rl_handle){.index = i, .gen = gen_of(t)};
+    out->function = object_handle(m, t->function);
+    out->args = object_handle(m, t->args);
+    out->attempt = t->attempt;
+    out->nreturns = t->returns.n;
+    out->nrefs = t->refs.n;
+    out->ndeps = t->ndeps;
+    out->kind = t->kind;
+    out->nbytes = t->nbytes;
+    out->options = t->options;
+    out->max_retries = t->max_retries;
+    memcpy(out->name, t->name, sizeof out->name);
+    if (t->args == RL_NIL) memcpy(out->bytes, t->bytes, t->nbytes);
+}
+
+static void set_current(rl_session *s, uint32_t task)
+{
+    atomic_store_explicit(&s->map.slots[s->slot].task, task, memory_order_relaxed);
+}
+
+static void claim(rl_section *section, uint32_t class_, rl_job *out)
+{
+    rl_session *s = section->s;
+    rl_mapping *m = &s->map;
+    uint64_t seq = m->tasks[m->classes[class_].head].seq;
+    FOR_READY_CLASSES(m, k, bits, w)
+    {
+        rl_class *other = &m->classes[k];
+        if (k != class_ && m->tasks[other->head].seq < seq) other->passed++;
+    }
+    uint32_t i = pop_ready(m, class_);
+    rl_task *t = &m->tasks[i];
+    RL_KILL_POINT("task.claim.before");
+    set_state(t, RL_TASK_CLAIMED | s->slot << RL_TASK_SLOT_SHIFT); /* COMMIT */
+    RL_KILL_POINT("task.claim.after");
+    book(m->control, &m->classes[class_], -1, 0);
+    set_current(s, i);
+    describe(m, i, out);
+    wake_for_ready(section); /* pass the baton */
+}
+
+/* One look: take a task, or enter the idle set. */
+static int try_take(rl_session *s, rl_job *out)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_mapping *m = &s->map;
+    uint64_t bit = UINT64_C(1) << (s->slot % 64);
+    m->control->idle[s->slot / 64] &= ~bit;
+    uint32_t class_ = choose_class(m);
+    if (atomic_load_explicit(&m->slots[s->slot].leaving, memory_order_relaxed)) {
+        err = RL_EAGAIN;
+        wake_for_ready(&section); /* the ring that woke us may have been for a task */
+    } else if (class_ != RL_NIL) {
+        claim(&section, class_, out);
+    } else {
+        m->control->idle[s->slot / 64] |= bit;
+        err = RL_ETIMEDOUT;
+    }
+    rl_leave(&section);
+    return err;
+}
+
+int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out)
+{
+    for (;;) {
+        uint32_t seen = rl_doorbell_read(s);
+        int err = try_take(s, out);
+        if (err != RL_ETIMEDOUT) return err;
+        if (rl_doorbell_spin(s, seen)) continue;
+        err = rl_doorbell_wait(s, seen, deadline_ns);
+        if (err) return err;
+        if (deadline_ns != INT64_MAX && rl_now_ns() >= deadline_ns) return RL_ETIMEDOUT;
+    }
+}
+
+static int copy_handles(const rl_mapping *m, rl_list list, rl_handle *out, uint32_t n)
+{
+    if (n > list.n) return RL_EINVAL;
+    rl_walk w = rl_list_walk(m, list);
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t i = rl_walk_next(&w);
+        if (i == RL_NIL) return RL_ECORRUPT;
+        out[k] = rl_object_handle(m, i);
+    }
+    return 0;
+}
+
+int rl_task_returns(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
+{
+    const rl_task *t = find_mine(s, task);
+    return t ? copy_handles(&s->map, t->returns, out, n) : RL_ESTALE;
+}
+
+int rl_task_refs(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
+{
+    const rl_task *t = find_mine(s, task);
+    return t ? copy_handles(&s->map, t->refs, out, n) : RL_ESTALE;
+}
+
+/* ---- return and finish ---- */
+
+/* Store a return value of a task that the caller has checked. */
+static int return_value(rl_section *section, rl_handle object, const rl_value *value)
+{
+    rl_mapping *m = &section->s->map;
+    if (object.index >= m->control->objects.high_water) return RL_EINVAL;
+    if (rl_object_handle(m, object.index).gen != object.gen) return RL_ESTALE;
+    if (is_sealed(m, object.index)) return EEXIST;
+    return rl_object_seal(section, object.index, value);
+}
+
+int rl_task_return(rl_session *s, rl_handle task, rl_handle object, const rl_value *value)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    err = find_mine(s, task) ? return_value(&section, object, value) : RL_ESTALE;
+    rl_leave(&section);
+    return err;
+}
+
+int rl_task_returned(rl_session *s, rl_handle object, uint64_t *fingerprint)
+{
+    if (object.index >= s->map.control->objects.high_water) return 0;
+    const rl_object *o = &s->map.objects[object.index];
+    if (!is_sealed(&s->map, object.index)) return 0;
+    *fingerprint = o->fingerprint;
+    return 1;
+}
+
+/* Drop all that task i names, then its record. */
+static void free_task(rl_section *section, uint32_t i)
+{
+    rl_mapping *m = &section->s->map;
+    rl_task *t = &m->tasks[i];
+    rl_list returns = t->returns, refs = t->refs;
+    uint32_t function = t->function, args = t->args;
+    RL_KILL_POINT("task.free.before");
+    set_state(t, RL_TASK_FREEING); /* COMMIT */
+    RL_KILL_POINT("task.free.after");
+    rl_walk w = rl_list_walk(m, returns);
+    for (uint32_t o = rl_walk_next(&w); o != RL_NIL; o = rl_walk_next(&w)) {
+        rl_object_set_producer(m, o, RL_NIL);
+    }
+    rl_object_unname_list(section, returns);
+    rl_object_unname_list(section, refs);
+    rl_object_unname(section, function);
+    if (args != RL_NIL) rl_object_unname(section, args);
+    atomic_store_explicit(&t->gen, gen_of(t) + 1, memory_order_release);
+    RL_KILL_POINT("task.freed.before");
+    set_state(t, RL_TASK_FREE); /* COMMIT */
+    RL_KILL_POINT("task.freed.after");
+    m->control->tasks_live--;
+    m->control->tasks_finished++;
+    rl_table_give(&m->control->tasks, m->tasks, sizeof(rl_task), offsetof(rl_task, next), i);
+}
+
+static uint32_t count_open(const rl_mapping *m, const rl_task *t)
+{
+    uint32_t open = 0;
+    rl_walk w = rl_list_walk(m, t->returns);
+    for (uint32_t i = rl_walk_next(&w); i != RL_NIL; i = rl_walk_next(&w)) {
+        open += !is_sealed(m, i);
+    }
+    return open;
+}
+
+/* The task of this process ends: its resources are free for the next. */
+static void put_down(rl_section *section, const rl_task *t)
+{
+    rl_session *s = section->s;
+    rl_slot *slot = &s->map.slots[s->slot];
+    int blocked = (int)atomic_exchange_explicit(&slot->blocked, 0, memory_order_relaxed);
+    book(s->map.control, &s->map.classes[t->class_], 1, blocked);
+    set_current(s, RL_NIL);
+}
+
+int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_value *value)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_task *t = find_mine(s, task);
+    if (t == NULL) err = RL_ESTALE;
+    if (!err && value) err = return_value(&section, object, value);
+    if (!err && count_open(&s->map, t)) err = RL_EINVAL;
+    if (!err) {
+        put_down(&section, t);
+        free_task(&section, task.index);
+    }
+    rl_leave(&section);
+    return err;
+}
+
+/* ---- stranded tasks ---- */
+
+static void strand(rl_section *section, rl_task *t, uint32_t why)
+{
+    t->stranded = why;
+    RL_KILL_POINT("task.strand.before");
+    set_state(t, RL_TASK_STRANDED); /* COMMIT */
+    RL_KILL_POINT("task.strand.after");
+    section->s->map.control->stranded++;
+    section->bell = 1;
+}
+
+int rl_task_strand(rl_session *s, rl_handle task)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_task *t = find_mine(s, task);
+    if (t == NULL) {
+        err = RL_ESTALE;
+    } else {
+        put_down(&section, t);
+        strand(&section, t, RL_TASK_RAISED);
+        wake_for_ready(&section);
+    }
+    rl_leave(&section);
+    return err;
+}
+
+void rl_task_strand_claims(rl_section *section, uint32_t slot)
+{
+    rl_mapping *m = &section->s->map;
+    uint32_t claimed = RL_TASK_CLAIMED | slot << RL_TASK_SLOT_SHIFT;
+    int blocked = (int)atomic_load_explicit(&m->slots[slot].blocked, memory_order_relaxed);
+    for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
+        rl_task *t = &m->tasks[i];
+        if (word_of(t) != claimed) continue;
+        book(m->control, &m->classes[t->class_], 1, blocked);
+        strand(section, t, 0);
+    }
+    wake_for_ready(section);
+}
+
+void rl_task_recheck_waiting(rl_section *section)
+{
+    rl_mapping *m = &section->s->map;
+    for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
+        rl_task *t = &m->tasks[i];
+        if (state_of(t) == RL_TASK_WAITING && t->missing == 0) make_ready(section, i);
+    }
+    wake_for_ready(section);
+}
+
+int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open, int *raised)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_mapping *m = &s->map;
+    err = RL_EAGAIN;
+    for (uint32_t i = *cursor; i < m->control->tasks.high_water && err; i++) {
+        if (state_of(&m->tasks[i]) != RL_TASK_STRANDED) continue;
+        describe(m, i, out);
+        *open = count_open(m, &m->tasks[i]);
+        *raised = m->tasks[i].stranded == RL_TASK_RAISED;
+        *cursor = i + 1;
+        err = 0;
+    }
+    rl_leave(&section);
+    return err;
+}
+
+int rl_task_requeue(rl_session *s, rl_handle task)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_task *t = find(&s->map, task, RL_TASK_STRANDED);
+    if (t == NULL) {
+        err = RL_ESTALE;
+    } else {
+        t->attempt++;
+        s->map.control->stranded--;
+        make_ready(&section, task.index);
+    }
+    rl_leave(&section);
+    return err;
+}
+
+int rl_task_fail(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_task *t = find(&s->map, task, RL_TASK_STRANDED);
+    if (t == NULL) err = RL_ESTALE;
+    if (!err && count_open(&s->map, t) > nvalues) err = RL_EINVAL;
+    if (!err) {
+        rl_walk w = rl_list_walk(&s->map, t->returns);
+        for (uint32_t i = rl_walk_next(&w); i != RL_NIL && !err; i = rl_walk_next(&w)) {
+            if (!is_sealed(&s->map, i)) err = rl_object_seal(&section, i, values++);
+        }
+    }
+    if (!err) {
+        s->map.control->stranded--;
+        free_task(&section, task.index);
+    }
+    rl_leave(&section);
+    return err;
+}
+
+/* ---- load, blocking ---- */
+
+int rl_task_load(rl_session *s, rl_load *out)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_mapping *m = &s->map;
+    rl_load load = {.infeasible = RL_NIL,
+                    .runnable = choose_class(m) != RL_NIL,
+                    .stranded = m->control->stranded,
+                    .reports = m->control->reports};
+    FOR_READY_CLASSES(m, k, bits, w)
+    {
+        load.ready += m->classes[k].count;
+        if (!is_feasible(m->control, &m->classes[k])) load.infeasible = (uint32_t)k;
+    }
+    for (uint32_t i = 0; i < m->control->slots.high_water; i++) {
+        const rl_slot *slot = &m->slots[i];
+        if (atomic_load_explicit(&slot->state, memory_order_relaxed) != RL_SLOT_LIVE) continue;
+        if (slot->role != RL_ROLE_WORKER) continue;
+        load.workers++;
+        load.idle += (m->control->idle[i / 64] >> (i % 64)) & 1;
+        load.blocked += atomic_load_explicit(&slot->blocked, memory_order_relaxed);
+    }
+    *out = load;
+    rl_leave(&section);
+    return 0;
+}
+
+int rl_worker_dismiss(rl_session *s, uint32_t slot)
+{
+    if (slot >= RL_MAX_SLOTS) return RL_EINVAL;
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_SLOT);
+    if (err) return err;
+    atomic_store_explicit(&s->map.slots[slot].leaving, 1, memory_order_relaxed);
+    rl_slot_ring(&section, slot);
+    rl_leave(&section);
+    return 0;
+}
+
+static void set_blocked(rl_session *s, uint32_t blocked)
+{
+    rl_section section;
+    if (rl_enter(s, &section, RL_OP_TASK)) return;
+    rl_mapping *m = &s->map;
+    rl_slot *slot = &m->slots[s->slot];
+    uint32_t i = atomic_load_explicit(&slot->task, memory_order_relaxed);
+    uint32_t was = atomic_load_explicit(&slot->blocked, memory_order_relaxed);
+    if (i != RL_NIL && was != blocked) {
+        const rl_class *k = &m->classes[m->tasks[i].class_];
+        m->control->resources[RL_CPU].available += (blocked ? 1 : -1) * k->demand[RL_CPU];
+        atomic_store_explicit(&slot->blocked, blocked, memory_order_relaxed);
+        if (blocked) wake_for_ready(&section);
+    }
+    rl_leave(&section);
+}
+
+static int runs_task(const rl_session *s)
+{
+    const rl_slot *slot = &s->map.slots[s->slot];
+    return atomic_load_explicit(&slot->task, memory_order_relaxed) != RL_NIL;
+}
+
+int rl_task_block(rl_session *s)
+{
+    if (!runs_task(s)) return 0;
+    if (atomic_fetch_add_explicit(&s->blocked, 1, memory_order_acq_rel) == 0) set_blocked(s, 1);
+    return 1;
+}
+
+void rl_task_unblock(rl_session *s)
+{
+    if (atomic_fetch_sub_explicit(&s->blocked, 1, memory_order_acq_rel) == 1) set_blocked(s, 0);
+}
+
+/* ---- rebuild ---- */
+
+void rl_task_rebuild_names(rl_mapping *m)
+{
+    for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
+        const rl_task *t = &m->tasks[i];
+        if (!is_live(t)) continue;
+        rl_list_rebuild_mark(m, t->returns);
+        rl_list_rebuild_mark(m, t->refs);
+        name_all(m, t);
+    }
+}
+
+static void forget_queues(rl_mapping *m)
+{
+    rl_control *c = m->control;
+    memset(c->ready_classes, 0, sizeof c->ready_classes);
+    for (uint32_t k = 0; k < RL_MAX_CLASSES; k++) {
+        rl_class *class_ = &m->classes[k];
+        class_->head = class_->tail = RL_NIL;
+        class_->count = class_->passed = 0;
+    }
+    rl_table_rebuild_begin(&c->tasks);
+    rl_table_rebuild_begin(&c->edges);
+    for (uint32_t e = c->edges.high_water; e-- > 0;) {
+        rl_table_give(&c->edges, m->edges, sizeof(rl_edge), offsetof(rl_edge, next), e);
+    }
+    for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
+        c->resources[r].available = c->resources[r].total;
+    }
+    c->tasks_live = 0;
+    c->stranded = 0;
+}
+
+/* Merge two lists of tasks in the order of `seq`, linked by `next`. */
+static uint32_t merge(rl_mapping *m, uint32_t a, uint32_t b)
+{
+    uint32_t head = RL_NIL;
+    uint32_t *tail = &head;
+    while (a != RL_NIL && b != RL_NIL) {
+        uint32_t *lesser = m->tasks[a].seq <= m->tasks[b].seq ? &a : &b;
+        *tail = *lesser;
+        tail = &m->tasks[*lesser].next;
+        *lesser = *tail;
+    }
+    *tail = a != RL_NIL ? a : b;
+    return head;
+}
+
+/* All READY tasks in the order of submission; a bottom-up merge sort, as in rl_arena.c. */
+static uint32_t sort_ready(rl_mapping *m)
+{
+    uint32_t runs[32];
+    for (int k = 0; k < 32; k++) runs[k] = RL_NIL;
+    for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
+        if (state_of(&m->tasks[i]) != RL_TASK_READY) continue;
+        m->tasks[i].next = RL_NIL;
+        uint32_t run = i;
+        int k = 0;
+        for (; k < 31 && runs[k] != RL_NIL; k++) {
+            run = merge(m, runs[k], run);
+            runs[k] = RL_NIL;
+        }
+        runs[k] = run;
+    }
+    uint32_t all = RL_NIL;
+    for (int k = 0; k < 32; k++) {
+        if (runs[k] != RL_NIL) all = merge(m, runs[k], all);
+    }
+    return all;
+}
+
+static void rebuild_claimed(rl_mapping *m, uint32_t i)
+{
+    rl_task *t = &m->tasks[i];
+    rl_slot *slot = &m->slots[worker_of(t)];
+    atomic_store_explicit(&slot->task, i, memory_order_relaxed);
+    int blocked = (int)atomic_load_explicit(&slot->blocked, memory_order_relaxed);
+    book(m->control, &m->classes[t->class_], -1, blocked);
+    m->control->idle[worker_of(t) / 64] &= ~(UINT64_C(1) << (worker_of(t) % 64));
+}
+
+void rl_task_rebuild_end(rl_section *section)
+{
+    rl_mapping *m = &section->s->map;
+    forget_queues(m);
+    for (uint32_t i = 0; i < RL_MAX_SLOTS; i++) {
+        atomic_store_explicit(&m->slots[i].task, RL_NIL, memory_order_relaxed);
+    }
+    for (uint32_t i = m->control->tasks.high_water; i-- > 0;) {
+        rl_task *t = &m->tasks[i];
+        if (state_of(t) == RL_TASK_FREEING) {
+            atomic_store_explicit(&t->gen, gen_of(t) + 1, memory_order_release);
+            set_state(t, RL_TASK_FREE);
+            m->control->tasks_finished++;
+        }
+        if (state_of(t) == RL_TASK_FREE) {
+            rl_table_give(&m->control->tasks, m->tasks, sizeof(rl_task), offsetof(rl_task, next),
+                          i);
+            continue;
+        }
+        m->control->tasks_live++;
+        m->control->stranded += state_of(t) == RL_TASK_STRANDED;
+        if (state_of(t) == RL_TASK_CLAIMED) rebuild_claimed(m, i);
+        if (state_of(t) != RL_TASK_WAITING) continue;
+        t->missing = hook(m, i);
+        if (t->missing == 0) set_state(t, RL_TASK_READY);
+    }
+    uint32_t next = RL_NIL;
+    for (uint32_t i = sort_ready(m); i != RL_NIL; i = next) {
+        next = m->tasks[i].next;
+        push_ready(m, i);
+    }
+}
+
+/* ---- check ---- */
+
+static const char *check_queue(const rl_mapping *m, uint32_t k, uint32_t *queued)
+{
+    const rl_class *class_ = &m->classes[k];
+    uint32_t n = 0;
+    uint64_t seq = 0;
+    for (uint32_t i = class_->head; n < class_->count; i = m->tasks[i].next, n++) {
+        if (i >= m->control->tasks.high_water) return "task: broken queue (T3)";
+        const rl_task *t = &m->tasks[i];
+        if (state_of(t) != RL_TASK_READY || t->class_ != k) return "task: stranger in a queue (T3)";
+        if (n > 0 && t->seq <= seq) return "task: queue out of order (T3)";
+        seq = t->seq;
+    }
+    *queued += n;
+    return NULL;
+}
+
+static uint32_t count_missing(const rl_mapping *m, const rl_task *t)
+{
+    uint32_t missing = 0;
+    rl_walk w = rl_list_walk(m, t->refs);
+    for (uint32_t k = 0; k < t->ndeps; k++) missing += !is_sealed(m, rl_walk_next(&w));
+    return missing;
+}
+
+const char *rl_task_check(const rl_mapping *m)
+{
+    const rl_control *c = m->control;
+    uint32_t nfree = 0, nready = 0, nqueued = 0, nstranded = 0;
+    int64_t used[RL_MAX_RESOURCES] = {0};
+    for (uint32_t i = 0; i < c->tasks.high_water; i++) {
+        const rl_task *t = &m->tasks[i];
+        uint32_t state = state_of(t);
+        if (state == RL_TASK_FREEING) return "task: left half freed";
+        nfree += state == RL_TASK_FREE;
+        nready += state == RL_TASK_READY;
+        nstranded += state == RL_TASK_STRANDED;
+        if (state == RL_TASK_WAITING && (t->missing == 0 || t->missing != count_missing(m, t))) {
+            return "task: waits for a wrong number of objects (T2)";
+        }
+        if (state != RL_TASK_CLAIMED) continue;
+        uint32_t w = worker_of(t);
+        if (w >= RL_MAX_SLOTS || atomic_load(&m->slots[w].state) == RL_SLOT_FREE) {
+            return "task: claimed by nobody";
+        }
+        if (atomic_load(&m->slots[w].task) != i) return "task: its worker runs another (T5)";
+        for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
+            if (r == RL_CPU && atomic_load(&m->slots[w].blocked)) continue;
+            used[r] += m->classes[t->class_].demand[r];
+        }
+    }
+    if (nfree != c->tasks.nfree) return "task: a free record is lost";
+    if (nstranded != c->stranded) return "task: stranded count differs";
+    for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
+        if (c->resources[r].available != c->resources[r].total - used[r]) {
+            return "task: resource books differ (T4)";
+        }
+    }
+    for (uint32_t k = 0; k < RL_MAX_CLASSES; k++) {
+        int flagged = (c->ready_classes[k / 64] >> (k % 64)) & 1;
+        if (!m->classes[k].used && !flagged) continue;
+        if (flagged != (m->classes[k].count > 0)) return "task: ready_classes differs (T3)";
+        const char *broken = check_queue(m, k, &nqueued);
+        if (broken) return broken;
+    }
+    return nqueued == nready ? NULL : "task: a ready task is in no queue (T3)";
+}

@@ -1,0 +1,131 @@
+/* rl_task.h - tasks, what they wait for, the queues, and who may run what now.
+ *
+ * LIFE       submit -> WAITING (for dependencies) -> READY -> CLAIMED by a worker -> freed.
+ *            CLAIMED -> STRANDED when its worker dies or asks for a retry; the supervisor then
+ *            makes it READY again (attempt + 1) or fails it. Whether a retry is due is the
+ *            scheduler's judgement (ray_lite/scheduler.py), not the core's.
+ * INVARIANTS
+ *   T1  A live task (neither FREE nor FREEING) names its function, args, refs and returns.
+ *   T2  `missing` == how many of refs[0..ndeps) are not sealed; WAITING <=> missing > 0 (derived).
+ *   T3  Each READY task is in the queue of its class, in the order of `seq` (derived).
+ *   T4  available == total - sum of the demands of CLAIMED tasks, without the CPUs of those whose
+ *       worker is blocked (derived).
+ *   T5  A slot has at most one CLAIMED task.
+ * FAIRNESS   The oldest head that fits runs. When a head has been passed over RL_PATIENCE times,
+ *            younger tasks may no longer use the resources that it lacks: a task that wants many
+ *            CPUs is not starved by small ones.
+ * CRASHES    submit: return objects PENDING, lists, then COMMIT state = WAITING or READY; before
+ *            it the return objects are held by the dead submitter alone, and the janitor frees
+ *            them. claim: COMMIT state = CLAIMED | slot. finish: COMMIT state = FREEING, then
+ *            names are dropped, generation raised, COMMIT state = FREE; rebuild finishes it.
+ *            A worker killed after the seal and before the finish has left a stranded task all of
+ *            whose returns are sealed: the supervisor finishes it, nothing runs twice.
+ */
+#ifndef RL_TASK_H
+#define RL_TASK_H
+
+#include "rl_object.h"
+
+enum { RL_PATIENCE = 64 };
+
+typedef struct rl_spec {
+    const char *name; /* UTF-8, cut to RL_TASK_NAME - 1 bytes */
+    rl_handle function;
+    uint32_t class_;  /* from rl_class_intern() */
+    uint32_t nreturns;
+    const rl_handle *refs; /* held by the caller; the first ndeps must be sealed before it runs */
+    uint32_t nrefs;
+    uint32_t ndeps;
+    uint32_t kind;         /* of the arguments */
+    uint32_t nbytes;       /* inline arguments, <= RL_TASK_INLINE; else `args` */
+    const void *bytes;
+    rl_handle args;        /* object with the arguments; index RL_NIL: inline */
+    int32_t max_retries;
+    uint32_t options;
+} rl_spec;
+
+/* What a worker needs to know about the task that it took. */
+typedef struct rl_job {
+    rl_handle task;
+    rl_handle function; /* not held: the task keeps it alive until rl_task_finish() */
+    rl_handle args;     /* index RL_NIL: the arguments are in `bytes` */
+    uint32_t attempt, nreturns, nrefs, ndeps, kind, nbytes, options;
+    int32_t max_retries;
+    char name[RL_TASK_NAME];
+    uint8_t bytes[RL_TASK_INLINE];
+} rl_job;
+
+/* The class of tasks that want `demand` (units of RL_RESOURCE_UNIT for each resource). */
+int rl_class_intern(rl_session *s, const int64_t demand[RL_MAX_RESOURCES], uint32_t *out);
+
+/* Index of the resource called `name`; made, with total 0, if it is new. */
+int rl_resource_intern(rl_session *s, const char *name, uint32_t *out);
+int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total);
+
+/* Submit a task. returns[0..nreturns) are its return objects, each held once by the caller. */
+int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns);
+
+/* Worker: take the oldest task that may run now, or sleep until there is one. Returns 0,
+ * RL_ETIMEDOUT (at `deadline_ns`), EINTR, RL_EDEAD, RL_EAGAIN (the supervisor wants this worker to
+ * end; it has left the idle set). */
+int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out);
+
+/* Worker: handles of the task's return objects and of its refs (not held: the task names them). */
+int rl_task_returns(rl_session *s, rl_handle task, rl_handle *out, uint32_t n);
+int rl_task_refs(rl_session *s, rl_handle task, rl_handle *out, uint32_t n);
+
+/* Worker: store a return value; it becomes visible at once. RL_ESTALE if this process does not run
+ * the task; EEXIST if an earlier attempt has stored that value already (nothing is changed then). */
+int rl_task_return(rl_session *s, rl_handle task, rl_handle object, const rl_value *value);
+
+/* What an earlier attempt stored: 1 and its fingerprint if the return object is sealed, else 0. */
+int rl_task_returned(rl_session *s, rl_handle object, uint64_t *fingerprint);
+
+/* Worker: the task is done, all its returns are sealed. With `value`, first store it in `object`:
+ * one section for the common case of one value. */
+int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_value *value);
+
+/* Worker: give the task to the supervisor, to be run again (an exception that is to be retried). */
+int rl_task_strand(rl_session *s, rl_handle task);
+
+/* Supervisor: the next stranded task, from index *cursor on; RL_EAGAIN at the end. `*open` is how
+ * many of its returns are not sealed, `*raised` whether an exception stranded it. */
+int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open, int *raised);
+int rl_task_requeue(rl_session *s, rl_handle task);
+/* Supervisor: seal every return that is still open with `value` (inline or one block for each is
+ * not possible: the value must be inline or nothing refers to the block), then finish. */
+int rl_task_fail(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues);
+
+/* Supervisor: what the scheduler has to know. */
+typedef struct rl_load {
+    uint32_t ready;      /* queued tasks */
+    uint32_t runnable;   /* 1: the head of some queue may run now */
+    uint32_t workers;    /* live */
+    uint32_t idle;
+    uint32_t blocked;    /* workers whose task waits */
+    uint32_t stranded;
+    uint32_t reports;
+    uint32_t infeasible; /* a class with queued tasks that want more than there is, or RL_NIL */
+} rl_load;
+int rl_task_load(rl_session *s, rl_load *out);
+int rl_worker_dismiss(rl_session *s, uint32_t slot);
+
+/* This process goes to sleep: lend its task's CPU. Returns 1 if it runs a task, and then must be
+ * followed by rl_task_unblock(). Counted: several threads may sleep at the same time. */
+int rl_task_block(rl_session *s);
+void rl_task_unblock(rl_session *s);
+
+/* ---- for the other modules, inside a section ---- */
+
+int rl_task_produces(const rl_mapping *m, uint32_t task, uint32_t object);
+void rl_task_dependency_sealed(rl_section *section, uint32_t object);
+void rl_task_strand_claims(rl_section *section, uint32_t slot);
+/* Make READY what waits although all is sealed (a sealer died before it counted down). */
+void rl_task_recheck_waiting(rl_section *section);
+
+void rl_task_rebuild_names(rl_mapping *m);
+void rl_task_rebuild_end(rl_section *section);
+
+const char *rl_task_check(const rl_mapping *m);
+
+#endif

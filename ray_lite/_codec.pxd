@@ -1,0 +1,47 @@
+# _codec.pxd - what other Cython rooms may use of the codec. Declarations only.
+from libc.stdint cimport uint32_t, uint64_t
+
+# What a payload is. The core stores the kind beside the payload and never looks into either.
+cpdef enum:
+    KIND_NONE = 0       # no payload
+    KIND_TRUE = 1       # no payload
+    KIND_FALSE = 2      # no payload
+    KIND_INT = 3        # int64
+    KIND_FLOAT = 4      # double
+    KIND_STR = 5        # utf-8, lone surrogates passed through
+    KIND_BYTES = 6      # the bytes; also what a memoryview becomes
+    KIND_BYTEARRAY = 7  # the bytes
+    KIND_ARRAY = 8      # ArrayHead, then the elements
+    KIND_PICKLE = 9     # PickleHead, then stream and buffers
+    KIND_DYNAMIC = 10   # no payload; the contained refs are the items
+    KIND_ERROR = 11     # an envelope made and read elsewhere
+    KIND_CALL = 12      # CallHead, then the arguments; no payload: no arguments
+    KIND_REF_LIST = 13  # a list of refs: their numbers, or no payload for 0, 1, 2, ...
+    KIND_PLAIN = 14     # a pickle stream that leaves nothing out
+
+cdef class Encoded:
+    cdef readonly uint32_t kind      # KIND_*
+    cdef readonly size_t nbytes      # payload length
+    cdef readonly list refs          # contained refs, in the order of their numbers; never None
+    cdef readonly Py_ssize_t ndeps   # refs[:ndeps] are the top-level arguments of a call
+    cdef uint64_t _word              # the lead of an int or a float
+    cdef const char *_lead           # first bytes of the payload: in _word or in _owner
+    cdef size_t _lead_nbytes
+    cdef object _owner               # keeps _lead alive
+    cdef list _pieces                # the rest: (offset, nbytes, source), offsets rising; or None
+
+    # Fill dest[0:nbytes]; `dest` is 64-byte aligned. Large copies run without the GIL.
+    cdef int write_to(self, char *dest) except -1
+
+cpdef Encoded encode(object value)
+cpdef Encoded encode_call(tuple args, dict kwargs)
+cpdef Encoded encode_refs(list refs)
+cpdef Encoded encode_error(bytes data)
+cpdef object decode(uint32_t kind, object pin, list refs)
+cpdef tuple decode_call(uint32_t kind, object pin, list refs, list resolved)
+
+# The same for a payload at `base`, which `pin` keeps alive and unchanged. The pin must not export
+# a writable buffer: numpy asks it before it lets anyone make an array writable.
+cdef object decode_at(uint32_t kind, const char *base, size_t nbytes, object pin, list refs)
+cdef tuple decode_call_at(
+    uint32_t kind, const char *base, size_t nbytes, object pin, list refs, list resolved)

@@ -1,0 +1,51 @@
+"""Values to payload bytes and back. See _codec.pyx for the formats, _codec.pxd for C callers."""
+
+from collections.abc import Callable, Hashable
+from typing import Any, final
+
+from typing_extensions import Buffer
+
+KIND_NONE: int
+KIND_TRUE: int
+KIND_FALSE: int
+KIND_INT: int
+KIND_FLOAT: int
+KIND_STR: int
+KIND_BYTES: int
+KIND_BYTEARRAY: int
+KIND_ARRAY: int
+KIND_PICKLE: int
+KIND_DYNAMIC: int
+KIND_ERROR: int
+KIND_CALL: int
+KIND_REF_LIST: int
+KIND_PLAIN: int
+
+@final
+class Encoded:
+    @property
+    def kind(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def refs(self) -> list[Any]: ...
+    @property
+    def ndeps(self) -> int: ...
+    def to_bytes(self) -> bytes: ...
+    def write_into(self, buffer: Buffer) -> None: ...
+
+@final
+class ErrorPayload:
+    @property
+    def data(self) -> bytes: ...
+    def __new__(cls, data: bytes) -> ErrorPayload: ...
+
+def configure(ref_type: type[Hashable], make_dynamic: Callable[[list[Any]], object]) -> None: ...
+def encode(value: object) -> Encoded: ...
+def encode_call(args: tuple[object, ...], kwargs: dict[str, object]) -> Encoded: ...
+def encode_refs(refs: list[Any]) -> Encoded: ...
+def encode_error(data: bytes) -> Encoded: ...
+def decode(kind: int, pin: Buffer | None, refs: list[Any]) -> Any: ...
+def decode_call(
+    kind: int, pin: Buffer | None, refs: list[Any], resolved: list[Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]: ...

@@ -1,0 +1,386 @@
+"""Errors of tasks: their types, what they carry, their text, and how they spread."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from .support import Attempts
+
+
+def raise_in_task(ray: ModuleType, make: Callable[[], BaseException]) -> BaseException:
+    """Return what `get` raises for a task that raises `make()`."""
+
+    @ray.remote(max_retries=0)
+    def fail():
+        raise make()
+
+    with pytest.raises(BaseException) as info:  # noqa: PT011 - the callers look at it
+        ray.get(fail.remote())
+    return info.value
+
+
+@pytest.mark.parametrize(
+    ("name", "bases"),
+    [
+        ("RayError", ["Exception"]),
+        ("RayTaskError", ["RayError"]),
+        ("TaskCancelledError", ["RayError"]),
+        ("WorkerCrashedError", ["RayError"]),
+        ("ObjectStoreFullError", ["RayError"]),
+        ("OutOfMemoryError", ["RayError"]),
+        ("OutOfDiskError", ["RayError"]),
+        ("ObjectLostError", ["RayError"]),
+        ("OwnerDiedError", ["ObjectLostError"]),
+        ("ObjectFreedError", ["ObjectLostError"]),
+        ("GetTimeoutError", ["RayError", "TimeoutError"]),
+        ("RaySystemError", ["RayError"]),
+        ("StreamingGeneratorReplayInconsistentError", ["RaySystemError"]),
+        ("UnserializableException", ["RayError"]),
+        ("RuntimeEnvSetupError", ["RayError"]),
+        ("TaskUnschedulableError", ["RayError"]),
+    ],
+)
+def test_exception_class_has_its_place_in_the_tree(
+    ray: ModuleType, name: str, bases: list[str]
+) -> None:
+    ancestors = {each.__name__ for each in getattr(ray.exceptions, name).__mro__}
+    assert set(bases) <= ancestors
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("boo", 3),
+        KeyError("boo"),
+        ZeroDivisionError("boo"),
+        AssertionError("boo"),
+        NotImplementedError("boo"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "boo"),
+        StopIteration("boo"),
+        ExceptionGroup("boo", [ValueError("inner")]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_task_error_is_also_an_instance_of_what_was_raised(
+    ray: ModuleType, error: Exception
+) -> None:
+    caught: Any = raise_in_task(ray, lambda: error)
+    assert isinstance(caught, ray.exceptions.RayTaskError)
+    assert isinstance(caught, type(error))
+    assert type(caught.cause) is type(error)
+
+
+def test_task_error_class_is_named_after_both(ray: ModuleType) -> None:
+    caught = raise_in_task(ray, lambda: ValueError("boo"))
+    assert type(caught).__name__ == "RayTaskError(ValueError)"
+    assert type(caught).__mro__.index(ray.exceptions.RayTaskError) < type(caught).__mro__.index(
+        ValueError
+    )
+
+
+def test_task_error_carries_its_cause(ray: ModuleType) -> None:
+    caught: Any = raise_in_task(ray, lambda: ValueError("boo", 3))
+    assert caught.cause.args == ("boo", 3)
+    assert caught.args == (caught.cause,)
+    assert "ValueError('boo', 3)" in repr(caught)
+
+
+def test_task_error_of_a_local_class_is_an_instance_of_it(ray: ModuleType) -> None:
+    class Mine(KeyError):
+        pass
+
+    assert isinstance(raise_in_task(ray, lambda: Mine("boo")), Mine)
+
+
+def test_task_error_forwards_the_attributes_and_notes_of_its_cause(ray: ModuleType) -> None:
+    def make() -> Exception:
+        error = ValueError("boo")
+        error.code = 42  # type: ignore[attr-defined]
+        error.add_note("a note")
+        return error
+
+    caught: Any = raise_in_task(ray, make)
+    assert caught.code == 42
+    assert caught.cause.__notes__ == ["a note"]
+
+
+def test_task_error_survives_cloudpickle(ray: ModuleType) -> None:
+    caught = raise_in_task(ray, lambda: ValueError("boo"))
+    again = cloudpickle.loads(cloudpickle.dumps(caught))
+    assert isinstance(again, ValueError)
+    assert isinstance(again, ray.exceptions.RayTaskError)
+
+
+def test_task_error_of_a_bare_exception_is_a_plain_task_error(ray: ModuleType) -> None:
+    caught = raise_in_task(ray, lambda: Exception("boo"))
+    assert type(caught) is ray.exceptions.RayTaskError
+    assert "boo" in str(caught)
+
+
+def test_task_error_text_names_task_process_place_and_error(ray: ModuleType) -> None:
+    @ray.remote(num_returns=2)
+    def my_task():
+        yield os.getpid()
+        raise ValueError("boo")  # the line that the text must show
+
+    pid, failed = my_task.remote()
+    with pytest.raises(ValueError) as info:
+        ray.get(failed)
+    text = str(info.value)
+    assert "my_task()" in text
+    assert f"pid={ray.get(pid)}" in text
+    assert "test_errors.py" in text
+    assert "the line that the text must show" in text
+    assert text.rstrip().endswith("ValueError: boo")
+
+
+def test_task_error_text_shows_the_name_of_the_options(ray: ModuleType) -> None:
+    @ray.remote
+    def fail():
+        raise ValueError("boo")
+
+    with pytest.raises(ValueError, match=re.escape("ray::a name()")):
+        ray.get(fail.options(name="a name").remote())
+
+
+def test_task_error_text_shows_the_frames_between(ray: ModuleType) -> None:
+    def helper() -> Exception:
+        raise KeyError("deep")
+
+    assert "in helper" in str(raise_in_task(ray, helper))
+
+
+def test_task_error_text_keeps_the_chain_of_causes(ray: ModuleType) -> None:
+    def make() -> Exception:
+        try:
+            raise KeyError("the root")
+        except KeyError as error:
+            raise ValueError("the surface") from error
+
+    text = str(raise_in_task(ray, make))
+    assert "the root" in text
+    assert "direct cause" in text
+    assert "the surface" in text
+
+
+def test_task_error_of_a_nested_task_is_an_instance_of_the_root_cause(ray: ModuleType) -> None:
+    @ray.remote
+    def inner():
+        raise KeyError("deep")
+
+    @ray.remote
+    def outer():
+        return ray.get(inner.remote())
+
+    with pytest.raises(KeyError) as info:
+        ray.get(outer.remote())
+    assert isinstance(info.value, ray.exceptions.RayTaskError)
+    assert type(info.value).__name__ == "RayTaskError(KeyError)"
+
+
+def test_task_error_can_be_caught_inside_a_task(ray: ModuleType) -> None:
+    @ray.remote
+    def inner():
+        raise KeyError("deep")
+
+    @ray.remote
+    def outer():
+        try:
+            ray.get(inner.remote())
+        except KeyError:
+            return "caught"
+
+    assert ray.get(outer.remote()) == "caught"
+
+
+def test_exception_with_default_arguments_keeps_type_and_attributes(ray: ModuleType) -> None:
+    class Mine(Exception):
+        def __init__(self, code, detail="d"):
+            super().__init__(f"{code}:{detail}")
+            self.code = code
+
+    caught: Any = raise_in_task(ray, lambda: Mine(7))
+    assert isinstance(caught, Mine)
+    assert caught.code == 7
+
+
+def test_exception_with_own_pickling_keeps_type_and_arguments(ray: ModuleType) -> None:
+    class Mine(Exception):
+        def __init__(self, code, detail):
+            super().__init__(code, detail)
+            self.code, self.detail = code, detail
+
+        def __reduce__(self):
+            return Mine, (self.code, self.detail)
+
+    caught: Any = raise_in_task(ray, lambda: Mine(7, "d"))
+    assert isinstance(caught, Mine)
+    assert (caught.code, caught.detail) == (7, "d")
+
+
+@pytest.mark.deliberately_different("an exception with required arguments is UnserializableException")
+def test_exception_with_required_arguments_arrives_as_itself(ray: ModuleType) -> None:
+    class Mine(Exception):
+        def __init__(self, code, detail):
+            super().__init__(f"{code}: {detail}")
+            self.code = code
+
+    caught: Any = raise_in_task(ray, lambda: Mine(7, "d"))
+    assert isinstance(caught, Mine)
+    assert isinstance(caught, ray.exceptions.RayTaskError)
+    assert caught.code == 7
+
+
+@pytest.mark.deliberately_different("an exception with keyword-only arguments is unserialisable")
+def test_exception_with_keyword_only_arguments_arrives_as_itself(ray: ModuleType) -> None:
+    class Mine(Exception):
+        def __init__(self, *, code):
+            super().__init__(f"code {code}")
+            self.code = code
+
+    caught: Any = raise_in_task(ray, lambda: Mine(code=7))
+    assert isinstance(caught, Mine)
+    assert caught.code == 7
+
+
+def test_os_error_arrives_as_its_subclass(ray: ModuleType) -> None:
+    caught = raise_in_task(ray, lambda: FileNotFoundError(2, "No such file", "/nowhere"))
+    assert isinstance(caught, FileNotFoundError)
+    assert "/nowhere" in str(caught)
+
+
+@pytest.mark.deliberately_different("errno and filename of an OSError are lost")
+def test_os_error_keeps_errno_and_filename(ray: ModuleType) -> None:
+    caught: Any = raise_in_task(ray, lambda: FileNotFoundError(2, "No such file", "/nowhere"))
+    assert caught.errno == 2
+    assert caught.filename == "/nowhere"
+
+
+def test_exception_that_cannot_be_pickled_is_a_plain_task_error(ray: ModuleType) -> None:
+    class Mine(Exception):
+        pass
+
+    def make() -> Exception:
+        error = Mine("boo")
+        error.lock = threading.Lock()  # type: ignore[attr-defined]
+        return error
+
+    caught = raise_in_task(ray, make)
+    assert isinstance(caught, ray.exceptions.RayTaskError)
+    assert "Mine" in str(caught)
+
+
+def test_result_that_cannot_be_pickled_fails_with_type_error(ray: ModuleType) -> None:
+    with pytest.raises(TypeError) as info:
+        ray.get(ray.remote(lambda: threading.Lock()).remote())
+    assert isinstance(info.value, ray.exceptions.RayTaskError)
+
+
+def test_results_that_cannot_be_pickled_do_not_hang(ray: ModuleType) -> None:
+    refs = ray.remote(num_returns=2)(lambda: [threading.Lock(), 1]).remote()
+    with pytest.raises(TypeError):
+        ray.get(refs[0])
+
+
+def test_keyboard_interrupt_in_a_task_becomes_task_cancelled_error(ray: ModuleType) -> None:
+    assert isinstance(
+        raise_in_task(ray, lambda: KeyboardInterrupt()), ray.exceptions.TaskCancelledError
+    )
+
+
+def test_task_error_fails_every_ref_of_the_task(ray: ModuleType) -> None:
+    @ray.remote(num_returns=3)
+    def fail():
+        raise ValueError("boo")
+
+    for ref in fail.remote():
+        with pytest.raises(ValueError, match="boo"):
+            ray.get(ref)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("leave", [sys.exit, os._exit], ids=["sys.exit", "os._exit"])
+def test_task_that_exits_is_a_crash_whatever_its_code(
+    ray: ModuleType, leave: Callable[[int], None], code: int
+) -> None:
+    @ray.remote(max_retries=0)
+    def f():
+        leave(code)
+
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(f.remote())
+
+
+def test_worker_crashed_error_is_no_task_error(ray: ModuleType) -> None:
+    caught = raise_in_task(ray, lambda: SystemExit(1))
+    assert isinstance(caught, ray.exceptions.WorkerCrashedError)
+    assert not isinstance(caught, ray.exceptions.RayTaskError)
+
+
+def test_dependent_of_a_failed_task_never_runs_and_fails_alike(
+    ray: ModuleType, attempts: Attempts
+) -> None:
+    begin = attempts.begin
+
+    @ray.remote
+    def fail():
+        raise KeyError("the root")
+
+    @ray.remote
+    def after(x):
+        begin()
+        return x
+
+    ref = fail.remote()
+    for dependent in (after.remote(ref), after.remote(x=ref), after.remote(after.remote(ref))):
+        with pytest.raises(KeyError, match="the root") as info:
+            ray.get(dependent)
+        assert isinstance(info.value, ray.exceptions.RayTaskError)
+    assert attempts.made() == 0
+
+
+def test_dependent_with_several_returns_fails_in_each(ray: ModuleType) -> None:
+    @ray.remote
+    def fail():
+        raise KeyError("the root")
+
+    for ref in ray.remote(num_returns=2)(lambda x: x).remote(fail.remote()):
+        with pytest.raises(KeyError, match="the root"):
+            ray.get(ref)
+
+
+def test_dependent_of_a_crashed_task_fails_with_worker_crashed_error(ray: ModuleType) -> None:
+    @ray.remote(max_retries=0)
+    def crash():
+        os._exit(1)
+
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(ray.remote(lambda x: x).remote(crash.remote()))
+
+
+def test_failed_ref_inside_a_container_fails_only_when_it_is_got(ray: ModuleType) -> None:
+    @ray.remote
+    def fail():
+        raise KeyError("the root")
+
+    @ray.remote
+    def length(refs):
+        return len(refs)
+
+    assert ray.get(length.remote([fail.remote()])) == 1
+
+
+def test_task_after_a_failed_one_works(ray: ModuleType) -> None:
+    raise_in_task(ray, lambda: ValueError("boo"))
+    assert ray.get(ray.remote(lambda: "fine").remote()) == "fine"
