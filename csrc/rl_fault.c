@@ -14,6 +14,7 @@ static struct {
     unsigned n;
     int signal;
     atomic_uint passed;
+    int repair_off;
 } armed;
 
 void rl_fault_arm(const char *name, unsigned n, int signal)
@@ -48,4 +49,14 @@ void rl_fault_pass(const char *name)
 unsigned rl_fault_passed(void)
 {
     return atomic_load(&armed.passed);
+}
+
+void rl_fault_switch_repair(int on)
+{
+    armed.repair_off = !on;
+}
+
+int rl_fault_repairs(void)
+{
+    return !armed.repair_off;
 }

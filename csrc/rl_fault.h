@@ -10,8 +10,10 @@
 
 #ifdef RL_FAULTS
 #define RL_KILL_POINT(name) rl_fault_pass(name)
+#define RL_REPAIRS() rl_fault_repairs()
 #else
 #define RL_KILL_POINT(name) ((void)0)
+#define RL_REPAIRS() 1
 #endif
 
 /* Die by `signal` when point `name` is passed for the n-th time from now on; NULL disarms.
@@ -26,5 +28,9 @@ void rl_fault_pass(const char *name);
 
 /* How many kill points this process has passed since rl_fault_arm(). */
 unsigned rl_fault_passed(void);
+
+/* Switch repair off: the negative control of every kill test. Inherited by forked children. */
+void rl_fault_switch_repair(int on);
+int rl_fault_repairs(void);
 
 #endif

@@ -63,7 +63,7 @@ static int lock_mutex(rl_lock *lock)
 static int take_over(rl_lock *lock, rl_repair_fn repair, void *context)
 {
     RL_KILL_POINT("lock.take_over");
-    if (atomic_load_explicit(&lock->dirty, memory_order_acquire) != 0) {
+    if (RL_REPAIRS() && atomic_load_explicit(&lock->dirty, memory_order_acquire) != 0) {
         if (repair(context) != 0) {
             atomic_store_explicit(&lock->poisoned, 1, memory_order_release);
             pthread_mutex_unlock(&lock->mutex); /* not made consistent: nobody gets it again (I2) */

@@ -501,12 +501,14 @@ int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
     for (uint32_t i = 0; i < n; i++) {
         if (!valid(s, h[i])) return RL_ESTALE;
     }
+    uint32_t interrupts = atomic_load_explicit(&s->interrupts, memory_order_seq_cst);
     for (;;) {
         uint32_t seen = rl_doorbell_read(s);
         scan_result r = scan(s, h, n, ready);
         *nready = r.nready;
         if (r.nready >= need || (stop_at_error && r.failed)) return 0;
         if (deadline_ns != INT64_MAX && rl_now_ns() >= deadline_ns) return RL_ETIMEDOUT;
+        if (atomic_load_explicit(&s->interrupts, memory_order_seq_cst) != interrupts) return EINTR;
         if (rl_doorbell_spin(s, seen)) continue;
         int err = rl_doorbell_wait(s, seen, deadline_ns);
         if (err && err != RL_ETIMEDOUT) return err;

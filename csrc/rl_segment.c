@@ -1,6 +1,7 @@
 /* rl_segment.c - see rl_segment.h. */
 #include "rl_segment.h"
 
+#include "rl_arena.h"
 #include "rl_err.h"
 #include "rl_lock.h"
 
@@ -109,10 +110,9 @@ unmap_control:
 
 static void init_data(rl_mapping *m)
 {
-    rl_control *c = m->control;
-    for (int i = 0; i < RL_BINS; i++) c->bins[i] = RL_NIL;
     m->blocks[0] = (rl_block){.offset = 0, .tag = RL_BLOCK_FREE};
-    c->blocks.high_water = 1;
+    m->control->blocks.high_water = 1;
+    rl_arena_rebuild(m);
 }
 
 int rl_segment_create(uint64_t data_size, const rl_capacities *capacities, rl_mapping *out)

@@ -55,11 +55,20 @@ int rl_session_leave(rl_session *s)
 
 void rl_session_detach(rl_session *s)
 {
-    if (atomic_exchange_explicit(&s->detached, 1, memory_order_acq_rel)) return;
+    atomic_store_explicit(&s->detached, 1, memory_order_release);
+}
+
+void rl_session_interrupt(rl_session *s)
+{
+    atomic_fetch_add_explicit(&s->interrupts, 1, memory_order_seq_cst);
+    rl_doorbell_ring(&s->map.slots[s->slot]);
+}
+
+void rl_session_dispose(rl_session *s)
+{
     rl_unreserve(s->local, local_nbytes(&s->map));
     rl_unreserve(s->warm, warm_nbytes(&s->map));
-    s->local = NULL;
-    s->warm = NULL;
+    pthread_mutex_destroy(&s->local_mutex);
 }
 
 static int repair(void *context)

@@ -28,6 +28,7 @@ typedef struct rl_session {
     _Atomic uint32_t *local;     /* [objects.capacity]: references that this process holds */
     uint8_t *warm;               /* one bit a 64 KiB of DATA: in this process's page table */
     _Atomic uint32_t blocked;    /* threads of this process that wait while it runs a task */
+    _Atomic uint32_t interrupts; /* bumped to make every wait of this process return EINTR */
 } rl_session;
 
 /* Operations, for the dirty word. */
@@ -57,6 +58,12 @@ int rl_session_leave(rl_session *s);
 
 /* In a forked child: forget the session without touching shared memory. */
 void rl_session_detach(rl_session *s);
+
+/* Give back the private memory of a session that was left or detached, once no thread is in a call. */
+void rl_session_dispose(rl_session *s);
+
+/* Make each wait under way in this process return EINTR. */
+void rl_session_interrupt(rl_session *s);
 
 /* Begin and end a section. rl_enter returns 0, RL_EDEAD or RL_ECORRUPT; only after 0 may and must
  * rl_leave be called. */

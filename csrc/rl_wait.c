@@ -28,15 +28,18 @@ static void futex_wake_all(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-/* Sleep while *word == seen, until `deadline_ns` or for a second. Returns 0, EINTR, RL_ETIMEDOUT. */
+/* Sleep while *word == seen. Returns 0, RL_ETIMEDOUT at `deadline_ns`, EINTR on a signal or after a
+ * second. */
 static int futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t deadline_ns)
 {
     int64_t left = deadline_ns == INT64_MAX ? SECOND_NS : deadline_ns - rl_now_ns();
     if (left <= 0) return RL_ETIMEDOUT;
+    int backstop = left > SECOND_NS || deadline_ns == INT64_MAX;
     if (left > SECOND_NS) left = SECOND_NS;
     struct timespec timeout = {.tv_sec = left / SECOND_NS, .tv_nsec = left % SECOND_NS};
     long rc = syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, NULL, 0);
-    return rc < 0 && errno == EINTR ? EINTR : 0;
+    if (rc == 0 || errno == EAGAIN) return 0;
+    return errno == ETIMEDOUT && !backstop ? RL_ETIMEDOUT : EINTR;
 }
 
 void rl_doorbell_ring(rl_slot *slot)

@@ -7,7 +7,8 @@
  * SPINNING   A process woken within some tens of microseconds is woken for nothing: a short spin,
  *            which yields its core between rounds (prototype figures: a sleeping thread on another
  *            core runs 33 to 56 us after the wake, a spinning one 2 to 4 us).
- * ERRORS     EINTR: a signal came, Python must look at it. RL_ETIMEDOUT: `deadline_ns` (absolute
+ * ERRORS     EINTR: a signal came, or a second passed in which one may have been missed: Python must
+ *            look, then call again. RL_ETIMEDOUT: `deadline_ns` (absolute
  *            CLOCK_MONOTONIC, INT64_MAX = none) passed. RL_EDEAD: the session has ended.
  */
 #ifndef RL_WAIT_H

@@ -15,6 +15,7 @@ need not carry, and has a place for it instead:
     buffer     whatever other types hand to pickle 5 out of band; read as a memoryview
 
     KIND_PICKLE   [PickleHead | Item table | ArrayHeads | stream | 64: buffer | 64: buffer ...]
+                  (no stream: the value is the tuple of what the places hold)
     KIND_ARRAY    [ArrayHead | 64: elements]
     KIND_CALL     [CallHead | slots | 64: payload of the pickled tuple of what has no slot]
     ArrayHead     [fixed part | shape, int64 each | pickled dtype, for all but plain numbers]
@@ -133,9 +134,14 @@ def configure(ref_type, make_dynamic):
     Args:
         ref_type: The ObjectRef class; hashable instances, equal if they name the same object.
         make_dynamic: Called with the list of item refs.
+
+    Returns:
+        The pair that was set before, `(None, None)` at first.
     """
+    before = _config.ref_type, _config.make_dynamic
     _config.ref_type = ref_type
     _config.make_dynamic = make_dynamic
+    return before
 
 
 # --- encoded values ----------------------------------------------------------------------------
@@ -602,7 +608,7 @@ cdef class _Pickling:
     cdef size_t stream_nbytes
     cdef list items                 # (ITEM_*, source, dtype text) in stream order
     cdef _Numbering numbering
-    cdef dict dtype_texts           # id of a dtype to its description
+    cdef dict dtype_texts           # id of a dtype: (dtype, its description)
     cdef bint mentions_main
 
     def __cinit__(self, _Numbering numbering):
@@ -648,12 +654,13 @@ cdef class _Pickling:
     cdef object dtype_text(self, cnp.ndarray array):
         if is_plain_number(array):
             return b""
-        # Kept for the arrays that share a dtype; `items` keeps the dtype, and so its id, alive.
-        key = <size_t><void *>cnp.PyArray_DESCR(array)
-        text = self.dtype_texts.get(key)
-        if text is None:
-            text = self.dtype_texts[key] = describe_dtype(array)
-        return text
+        # For the arrays that share a dtype; kept with the dtype, so that its id stays its own.
+        descr = dtype_of(array)
+        key = <size_t><void *>descr
+        known = self.dtype_texts.get(key)
+        if known is None:
+            known = self.dtype_texts[key] = descr, describe_dtype(array)
+        return known[1]
 
     cdef dict table(self, object base):
         cdef dict table = dict(base)
@@ -737,7 +744,31 @@ cdef Encoded pickle_value(object value, _Numbering numbering):
     cdef int budget = PLAIN_BUDGET
     if is_plain(value, &budget):
         return encoded_lead(KIND_PLAIN, dumps(value, 5))
+    cdef _Pickling arrays = arrays_alone(value, numbering)
+    if arrays is not None:
+        return arrays.encoded()
     return pickled(value, numbering).encoded()
+
+
+cdef _Pickling arrays_alone(object value, _Numbering numbering):
+    """Return a tuple of distinct arrays as a pickling without a stream, None for all else.
+
+    It is what most calls with arrays need, and saves them the pickler.
+    """
+    if type(value) is not tuple:
+        return None
+    cdef set ids = set()
+    cdef _Pickling arrays = None
+    for item in <tuple>value:
+        if type(item) is not cnp.ndarray:
+            return None
+        ids.add(<size_t><void *>item)
+        arrays = arrays or _Pickling(numbering)
+        text = arrays.dtype_text(item)
+        if text is None:
+            return None
+        arrays.items.append((ITEM_ARRAY, item, text))
+    return arrays if len(ids) == len(<tuple>value) else None
 
 
 cdef bint is_plain(object value, int *budget) except? True:
@@ -1061,7 +1092,9 @@ cdef size_t array_nbytes(int ndim, cnp.npy_intp *dims, size_t itemsize) except? 
 
 
 cdef inline object memory(Span span):
-    """Return a memoryview that is good as long as the span is."""
+    """Return a pickle stream as a memoryview that is good as long as the span is."""
+    if span.nbytes == 0:
+        corrupt("empty pickle stream")
     return PyMemoryView_FromMemory(<char *>span.base, <Py_ssize_t>span.nbytes, PyBUF_READ)
 
 
@@ -1077,7 +1110,10 @@ cdef object decode_pickle(Span span, object pin, list refs):
         return loads(memory(stream))
     if head.nitems > (span.nbytes - sizeof(PickleHead)) // sizeof(Item):
         corrupt(f"{head.nitems} items in a payload of {span.nbytes} bytes")
-    return loads(memory(stream), buffers=decode_items(span, head.nitems, pin, refs))
+    items = decode_items(span, head.nitems, pin, refs)
+    if stream.nbytes == 0:
+        return tuple(items)
+    return loads(memory(stream), buffers=items)
 
 
 cdef list decode_items(Span span, size_t nitems, object pin, list refs):
@@ -1228,7 +1264,10 @@ cdef str explain(str subject, object value, object error):
     opening = f"cannot serialise {subject} of type {type_name(value)}"
     path = []
     for _ in range(EXPLAIN_DEPTH):
-        found = find_culprit(value)
+        try:
+            found = find_culprit(value)
+        except Exception:  # of the value's own code; what went wrong first matters more
+            break
         if found is None:
             break
         label, value = found

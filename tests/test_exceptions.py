@@ -198,6 +198,17 @@ class WithGetattr(Exception):
         return f"<{name}>"
 
 
+class WithReadOnly(Exception):
+    def __init__(self, *, x: int) -> None:
+        super().__init__()
+        self.__dict__["x"] = x
+
+    @property
+    def x(self) -> int:
+        number: int = self.__dict__["x"]
+        return number + 100
+
+
 class WithCauseProperty(Exception):
     @property
     def cause(self) -> str:
@@ -362,6 +373,17 @@ def test_dual_has_the_attributes_of_its_cause_and_none_of_its_own() -> None:
 
 def test_dual_of_a_class_with_a_cause_attribute_keeps_the_meaning_of_cause() -> None:
     assert isinstance(dual(WithCauseProperty()).cause, WithCauseProperty)
+
+
+def test_dual_that_is_half_made_has_no_attributes_rather_than_no_end() -> None:
+    half_made: Any = Exception.__new__(type(dual(ValueError())))
+    with pytest.raises(AttributeError, match="missing"):
+        _ = half_made.missing
+
+
+def test_dual_of_a_class_with_a_read_only_property_keeps_what_is_behind_it() -> None:
+    assert dual(WithReadOnly(x=1)).x == 101
+    assert arrived(WithReadOnly(x=1)).cause.x == 101
 
 
 def test_dual_runs_methods_of_the_user_class() -> None:
@@ -698,6 +720,14 @@ def test_envelope_is_read_from_any_buffer() -> None:
 def test_envelope_says_each_text_once() -> None:
     data = dumps_error(raised(ValueError("x")))
     assert data.count(b"in raised") == 1
+
+
+def test_loads_error_of_a_value_that_is_no_exception_gives_unserializable_exception() -> None:
+    data = dumps_error(raised(ValueError("x")))
+    pickled_at = data.index(b"\x80")
+    error = loads_error(data[:pickled_at] + pickle.dumps(3))
+    assert type(error) is UnserializableException
+    assert "ValueError: x" in str(error)
 
 
 @given(st.binary(max_size=64))

@@ -25,7 +25,7 @@ def raise_in_task(ray: ModuleType, make: Callable[[], BaseException]) -> BaseExc
     def fail():
         raise make()
 
-    with pytest.raises(BaseException) as info:  # noqa: PT011 - the callers look at it
+    with pytest.raises(BaseException) as info:
         ray.get(fail.remote())
     return info.value
 
@@ -76,9 +76,9 @@ def test_task_error_is_also_an_instance_of_what_was_raised(
     ray: ModuleType, error: Exception
 ) -> None:
     caught: Any = raise_in_task(ray, lambda: error)
+    assert type(caught.cause) is type(error)
     assert isinstance(caught, ray.exceptions.RayTaskError)
     assert isinstance(caught, type(error))
-    assert type(caught.cause) is type(error)
 
 
 def test_task_error_class_is_named_after_both(ray: ModuleType) -> None:
@@ -206,7 +206,7 @@ def test_task_error_can_be_caught_inside_a_task(ray: ModuleType) -> None:
 
 def test_exception_with_default_arguments_keeps_type_and_attributes(ray: ModuleType) -> None:
     class Mine(Exception):
-        def __init__(self, code, detail="d"):
+        def __init__(self, code: int, detail: str = "d") -> None:
             super().__init__(f"{code}:{detail}")
             self.code = code
 
@@ -217,11 +217,11 @@ def test_exception_with_default_arguments_keeps_type_and_attributes(ray: ModuleT
 
 def test_exception_with_own_pickling_keeps_type_and_arguments(ray: ModuleType) -> None:
     class Mine(Exception):
-        def __init__(self, code, detail):
+        def __init__(self, code: int, detail: str) -> None:
             super().__init__(code, detail)
             self.code, self.detail = code, detail
 
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return Mine, (self.code, self.detail)
 
     caught: Any = raise_in_task(ray, lambda: Mine(7, "d"))
@@ -229,10 +229,12 @@ def test_exception_with_own_pickling_keeps_type_and_arguments(ray: ModuleType) -
     assert (caught.code, caught.detail) == (7, "d")
 
 
-@pytest.mark.deliberately_different("an exception with required arguments is UnserializableException")
+@pytest.mark.deliberately_different(
+    "an exception with required arguments is UnserializableException"
+)
 def test_exception_with_required_arguments_arrives_as_itself(ray: ModuleType) -> None:
     class Mine(Exception):
-        def __init__(self, code, detail):
+        def __init__(self, code: int, detail: str) -> None:
             super().__init__(f"{code}: {detail}")
             self.code = code
 
@@ -245,7 +247,7 @@ def test_exception_with_required_arguments_arrives_as_itself(ray: ModuleType) ->
 @pytest.mark.deliberately_different("an exception with keyword-only arguments is unserialisable")
 def test_exception_with_keyword_only_arguments_arrives_as_itself(ray: ModuleType) -> None:
     class Mine(Exception):
-        def __init__(self, *, code):
+        def __init__(self, *, code: int) -> None:
             super().__init__(f"code {code}")
             self.code = code
 

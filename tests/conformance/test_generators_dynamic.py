@@ -274,9 +274,7 @@ def test_dynamic_whose_worker_crashed_gives_the_values_of_the_new_attempt(
     assert ray.get(list(ray.get(f.remote()))) == [(2, 0), (2, 1)]
 
 
-def test_dynamic_that_raises_is_not_retried_by_default(
-    ray: ModuleType, attempts: Attempts
-) -> None:
+def test_dynamic_that_raises_is_not_retried_by_default(ray: ModuleType, attempts: Attempts) -> None:
     begin = attempts.begin
 
     @ray.remote(num_returns="dynamic")

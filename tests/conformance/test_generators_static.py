@@ -119,9 +119,7 @@ def test_function_with_num_returns_one_keeps_its_value_whole(ray: ModuleType, va
 
 
 @pytest.mark.parametrize("length", [0, 1, 3])
-def test_function_that_returns_a_wrong_count_fails_every_ref(
-    ray: ModuleType, length: int
-) -> None:
+def test_function_that_returns_a_wrong_count_fails_every_ref(ray: ModuleType, length: int) -> None:
     for ref in ray.remote(num_returns=2)(lambda: [0] * length).remote():
         with pytest.raises(ValueError, match="num_returns=2") as info:
             ray.get(ref)
@@ -195,9 +193,7 @@ def test_generator_that_yields_too_many_is_closed_at_the_first_extra_value(
 
 
 @pytest.mark.parametrize("good", [0, 1, 2])
-def test_generator_that_raises_midway_fails_all_refs_from_there(
-    ray: ModuleType, good: int
-) -> None:
+def test_generator_that_raises_midway_fails_all_refs_from_there(ray: ModuleType, good: int) -> None:
     @ray.remote(num_returns=3)
     def f():
         yield from range(good)
@@ -255,12 +251,8 @@ def test_generator_return_value_is_dropped(ray: ModuleType) -> None:
     assert ray.get(f.remote()) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "inner", [lambda: [1, 2], lambda: iter((1, 2)), lambda: map(abs, [1, -2])]
-)
-def test_generator_can_yield_from_any_iterable(
-    ray: ModuleType, inner: Callable[[], Any]
-) -> None:
+@pytest.mark.parametrize("inner", [lambda: [1, 2], lambda: iter((1, 2)), lambda: map(abs, [1, -2])])
+def test_generator_can_yield_from_any_iterable(ray: ModuleType, inner: Callable[[], Any]) -> None:
     @ray.remote(num_returns=2)
     def f():
         yield from inner()
@@ -445,8 +437,6 @@ def test_generator_whose_refs_are_dropped_runs_to_its_end(
         yield np.zeros(MIB)
         open(end).close()
 
-    # Ray leaves a generator at its n-th value and closes it later; a plain exit
-    # after the last yield is reached by both engines only through one more step.
     start, end = new_gate(), new_gate()
     f.remote(start.path, end.path)
     start.meet()
@@ -472,9 +462,7 @@ def test_generator_last_ref_is_not_ready_before_the_generator_has_ended(
 
 
 @pytest.mark.deliberately_different(LATE)
-def test_generator_ref_is_ready_as_soon_as_its_value_is_stored(
-    ray: ModuleType, gate: Gate
-) -> None:
+def test_generator_ref_is_ready_as_soon_as_its_value_is_stored(ray: ModuleType, gate: Gate) -> None:
     @ray.remote(num_returns=3)
     def f(path):
         yield "first"

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-    from .support import Gate
-
 
 @pytest.fixture
 def down(engine: ModuleType) -> Iterator[ModuleType]:
@@ -186,9 +184,7 @@ ray.get(chatty.remote())
 def fail():
     raise ValueError("nobody asked")
 
-ref = fail.remote()
-ray.wait([ref])
-del ref
+fail.remote()
 """
         options = {k: v for k, v in session_options.items() if k != "log_to_driver"}
         read_driver_until(engine, options, body, ["nobody asked"])

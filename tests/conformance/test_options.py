@@ -99,7 +99,7 @@ def test_option_with_a_bad_value_raises_at_options(
 
 
 def test_option_unknown_is_named_in_the_error_with_the_valid_ones(ray: ModuleType) -> None:
-    with pytest.raises(ValueError, match="(?s)num_cpu .*num_cpus"):
+    with pytest.raises(ValueError, match=r"(?s)num_cpu .*num_cpus"):
         ray.remote(num_cpu=1)(body)
 
 
@@ -233,9 +233,7 @@ def test_max_calls_ends_the_worker_after_so_many_calls(ray: ModuleType) -> None:
     [{"max_retries": -1}, {"num_returns": None}, {"name": "a name"}, {"num_cpus": None}],
     ids=lambda options: next(iter(options)),
 )
-def test_options_with_unusual_values_run_the_task(
-    ray: ModuleType, options: dict[str, Any]
-) -> None:
+def test_options_with_unusual_values_run_the_task(ray: ModuleType, options: dict[str, Any]) -> None:
     assert ray.get(ray.remote(lambda: 1).options(**options).remote()) == 1
 
 

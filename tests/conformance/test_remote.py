@@ -175,9 +175,7 @@ def test_remote_function_runs_in_another_process(ray: ModuleType) -> None:
     assert ray.get(pid.remote()) != os.getpid()
 
 
-def test_remote_functions_run_side_by_side(
-    ray: ModuleType, new_gate: Callable[[], Gate]
-) -> None:
+def test_remote_functions_run_side_by_side(ray: ModuleType, new_gate: Callable[[], Gate]) -> None:
     @ray.remote
     def held(path):
         open(path).close()

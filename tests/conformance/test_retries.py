@@ -23,7 +23,6 @@ NOT_RETRIED = "retry_exceptions has no effect on a generator with num_returns=n"
 ALL_OR_NOTHING = "no value is visible before the task has ended, so all come from one attempt"
 
 
-
 def kill_and_await(pid: int) -> None:
     """Kill process `pid` and return once it is dead."""
     pidfd = os.pidfd_open(pid)
@@ -44,14 +43,14 @@ def fail_until(ray: ModuleType, attempts: Attempts, good: int, **options: Any) -
     """Return the ref of a task that raises KeyError(attempt) before attempt `good`."""
     begin = attempts.begin
 
-    @ray.remote(**options)
+    @ray.remote
     def f():
         attempt = begin()
         if attempt < good:
             raise KeyError(f"attempt {attempt}")
         return attempt
 
-    return f.remote()
+    return f.options(**options).remote()
 
 
 @pytest.mark.parametrize("crash", CRASHES.values(), ids=CRASHES.keys())
@@ -76,13 +75,13 @@ def test_crash_is_retried_so_often_and_then_raised(
 ) -> None:
     begin = attempts.begin
 
-    @ray.remote(**options)
+    @ray.remote
     def f():
         begin()
         os._exit(1)
 
     with pytest.raises(ray.exceptions.WorkerCrashedError):
-        ray.get(f.remote())
+        ray.get(f.options(**options).remote())
     assert attempts.made() == expected
 
 
@@ -227,7 +226,9 @@ def test_object_put_by_a_task_survives_the_worker(ray: ModuleType) -> None:
 
     pid, ref = ray.get(f.remote())
     kill_and_await(pid)
-    assert ray.get(ref, timeout=20).sum() == MIB
+    # Ray notices the death after a while: so many reads outlast that, and are quick here.
+    for _ in range(20_000):
+        assert ray.get(ref)[0] == 1
 
 
 def test_generator_crash_is_retried_and_all_values_come(
@@ -286,9 +287,7 @@ def test_generator_crash_loses_the_value_that_was_not_yet_visible(
         ray.get(refs[-1])
 
 
-def test_generator_exception_is_not_retried_by_default(
-    ray: ModuleType, attempts: Attempts
-) -> None:
+def test_generator_exception_is_not_retried_by_default(ray: ModuleType, attempts: Attempts) -> None:
     begin = attempts.begin
 
     @ray.remote(num_returns=2)
@@ -400,8 +399,5 @@ def test_generator_held_back_value_comes_from_the_new_attempt(
         if attempt == 1:
             os._exit(1)
 
-    # Ray leaves a generator at its n-th value, one step later, or not at all: the
-    # crash after it must be seen, as the last value may only come from a whole attempt.
-    first, last = ray.get(f.remote())
-    assert first == 0
-    assert last == f"attempt {attempts.made()}"
+    assert ray.get(f.remote()) == [0, "attempt 2"]
+    assert attempts.made() == 2

@@ -51,7 +51,7 @@ PLAIN = [
     collections.deque([1, 2], maxlen=3),
     decimal.Decimal("1.10"),
     fractions.Fraction(1, 3),
-    datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc),
+    datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
     datetime.timedelta(days=1),
     uuid.UUID(int=5),
     int,
@@ -91,7 +91,9 @@ def address(values: np.ndarray[Any, Any]) -> int:
     return int(values.__array_interface__["data"][0])
 
 
-@pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value)[:20].encode("ascii", "replace").decode())
+@pytest.mark.parametrize(
+    "value", PLAIN, ids=lambda value: repr(value)[:20].encode("ascii", "replace").decode()
+)
 def test_plain_value_comes_back_equal_and_of_its_type(ray: ModuleType, value: Any) -> None:
     for result in (ray.get(ray.put(value)), there_and_back(ray, value)):
         assert result == value
@@ -181,9 +183,7 @@ def test_array_comes_back_read_only_and_aligned(
 
 
 @IN_ANY_KIND
-def test_array_arrives_read_only_in_a_task(
-    ray: ModuleType, original: np.ndarray[Any, Any]
-) -> None:
+def test_array_arrives_read_only_in_a_task(ray: ModuleType, original: np.ndarray[Any, Any]) -> None:
     @ray.remote
     def writeable(values):
         return values.flags.writeable
@@ -234,11 +234,11 @@ def test_array_that_was_read_can_be_put_again(ray: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    "nest", [lambda a: [a], lambda a: (1, a), lambda a: {"k": {"a": a}}], ids=["list", "tuple", "dict"]
+    "nest",
+    [lambda a: [a], lambda a: (1, a), lambda a: {"k": {"a": a}}],
+    ids=["list", "tuple", "dict"],
 )
-def test_array_in_a_container_is_shared_too(
-    ray: ModuleType, nest: Callable[[Any], Any]
-) -> None:
+def test_array_in_a_container_is_shared_too(ray: ModuleType, nest: Callable[[Any], Any]) -> None:
     def unnest(value: Any) -> Any:
         while not isinstance(value, np.ndarray):
             value = list(value.values())[-1] if isinstance(value, dict) else value[-1]

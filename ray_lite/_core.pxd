@@ -1,0 +1,235 @@
+# _core.pxd - the C core as Cython sees it, and the classes of the binding. Declarations only.
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+cdef extern from "rl_layout.h" nogil:
+    enum:
+        RL_INLINE
+        RL_TASK_INLINE
+        RL_TASK_NAME
+        RL_MAX_RESOURCES
+        RL_MAX_SLOTS
+        RL_ROLE_DRIVER
+        RL_ROLE_SUPERVISOR
+        RL_ROLE_WORKER
+        RL_ROLE_HELPER
+        RL_SLOT_LIVE
+    uint32_t RL_NIL
+    ctypedef struct rl_handle:
+        uint64_t gen
+        uint32_t index
+    ctypedef struct rl_resource:
+        char name[64]
+        int64_t total
+        int64_t available
+    ctypedef struct rl_lock:
+        uint32_t repairs
+    ctypedef struct rl_control:
+        uint64_t cookie
+        uint64_t data_size
+        uint32_t growable
+        uint32_t bell
+        uint32_t ended
+        uint32_t freed
+        uint64_t freed_bytes
+        uint64_t objects_live
+        uint64_t tasks_live
+        uint64_t tasks_finished
+        rl_resource resources[16]
+        rl_lock lock
+    ctypedef struct rl_slot:
+        uint32_t state
+        uint32_t pid
+        uint32_t role
+        uint32_t blocked
+
+cdef extern from "rl_segment.h" nogil:
+    ctypedef struct rl_mapping:
+        int control_fd
+        int data_fd
+        rl_control *control
+        rl_slot *slots
+        uint64_t control_size
+        uint64_t data_size
+    ctypedef struct rl_capacities:
+        pass
+    int rl_segment_create(uint64_t data_size, const rl_capacities *capacities, rl_mapping *out)
+    int rl_segment_attach(int control_fd, int data_fd, rl_mapping *out)
+    void rl_segment_close(rl_mapping *m)
+
+cdef extern from "rl_session.h" nogil:
+    ctypedef struct rl_session:
+        rl_mapping map
+        uint32_t slot
+        uint32_t pid
+        int detached
+    int rl_session_join(rl_session *s, const rl_mapping *m, uint32_t role, int bell_fd, int peer_fd)
+    int rl_session_leave(rl_session *s)
+    void rl_session_detach(rl_session *s)
+    void rl_session_dispose(rl_session *s)
+    void rl_session_interrupt(rl_session *s)
+    void rl_session_end(rl_session *s)
+
+cdef extern from "rl_fault.h" nogil:
+    void rl_fault_arm_from_environment()
+
+cdef extern from "rl_fingerprint.h" nogil:
+    uint64_t rl_fingerprint(uint32_t kind, const void *bytes, size_t nbytes)
+
+cdef extern from "rl_wait.h" nogil:
+    int64_t rl_now_ns()
+    int rl_room_wait(rl_session *s, uint32_t seen, int64_t deadline_ns)
+
+cdef extern from "rl_slot.h" nogil:
+    int rl_slot_release(rl_session *s, uint32_t index)
+
+cdef extern from "rl_arena.h" nogil:
+    ctypedef struct rl_arena_usage:
+        uint64_t capacity
+        uint64_t free_bytes
+        uint64_t largest
+        uint64_t peak
+    int rl_arena_fill(rl_session *s, uint64_t nbytes, uint32_t *block)
+    int rl_arena_abandon(rl_session *s, uint32_t block)
+    uint8_t *rl_arena_bytes(const rl_session *s, uint32_t block)
+    int rl_arena_measure(rl_session *s, rl_arena_usage *out)
+
+cdef extern from "rl_object.h" nogil:
+    ctypedef struct rl_value:
+        uint32_t kind
+        uint32_t block
+        uint64_t nbytes
+        const void *bytes
+        const rl_handle *refs
+        uint32_t nrefs
+        uint64_t fingerprint
+    ctypedef struct rl_payload:
+        uint32_t kind
+        uint32_t nrefs
+        uint64_t nbytes
+        uint64_t fingerprint
+        const uint8_t *bytes
+        uint32_t in_block
+    int rl_object_put(rl_session *s, const rl_value *value, rl_handle *out)
+    void rl_object_hold(rl_session *s, rl_handle h)
+    int rl_object_find(rl_session *s, rl_handle h)
+    void rl_object_release(rl_session *s, rl_handle h)
+    int rl_object_read(rl_session *s, rl_handle h, rl_payload *out)
+    int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n)
+    int rl_object_is_sealed(const rl_session *s, rl_handle h)
+    int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
+                       int stop_at_error, int64_t deadline_ns, uint8_t *ready, uint32_t *nready)
+    int rl_object_take_report(rl_session *s, rl_handle *out)
+
+cdef extern from "rl_task.h" nogil:
+    ctypedef struct rl_spec:
+        const char *name
+        rl_handle function
+        uint32_t class_
+        uint32_t nreturns
+        const rl_handle *refs
+        uint32_t nrefs
+        uint32_t ndeps
+        uint32_t kind
+        uint32_t nbytes
+        const void *bytes
+        rl_handle args
+        int32_t max_retries
+        uint32_t options
+    ctypedef struct rl_job:
+        rl_handle task
+        rl_handle function
+        rl_handle args
+        uint32_t attempt
+        uint32_t nreturns
+        uint32_t nrefs
+        uint32_t ndeps
+        uint32_t kind
+        uint32_t nbytes
+        uint32_t options
+        int32_t max_retries
+        char name[48]
+        uint8_t bytes[120]
+    ctypedef struct rl_load:
+        uint32_t ready
+        uint32_t runnable
+        uint32_t workers
+        uint32_t idle
+        uint32_t blocked
+        uint32_t stranded
+        uint32_t reports
+        uint32_t infeasible
+    int rl_class_intern(rl_session *s, const int64_t *demand, uint32_t *out)
+    int rl_resource_intern(rl_session *s, const char *name, uint32_t *out)
+    int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total)
+    int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns)
+    int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out)
+    int rl_task_returns(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
+    int rl_task_refs(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
+    int rl_task_return(rl_session *s, rl_handle task, rl_handle object, const rl_value *value)
+    int rl_task_returned(rl_session *s, rl_handle object, uint64_t *fingerprint)
+    int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_value *value)
+    int rl_task_strand(rl_session *s, rl_handle task)
+    int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open,
+                              int *raised)
+    int rl_task_requeue(rl_session *s, rl_handle task)
+    int rl_task_fail(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues)
+    int rl_task_load(rl_session *s, rl_load *out)
+    int rl_worker_dismiss(rl_session *s, uint32_t slot)
+
+cdef extern from "rl_check.h" nogil:
+    int rl_check(rl_session *s, const char **broken)
+
+
+cdef class Segments:
+    cdef rl_mapping map      # both segments, mapped until this object dies
+    cdef bint mapped
+
+
+cdef class Session:
+    cdef rl_session s
+    cdef bint joined
+    cdef Segments segments             # keeps the mapping
+    cdef int64_t patience_ns           # how long a full store may stay without a byte freed
+    cdef public object make_future     # ObjectRef -> concurrent.futures.Future, set by session.py
+
+    cdef uint32_t fill(self, size_t nbytes) except *
+    cdef ObjectRef adopt(self, rl_handle h, uint32_t number)
+    cdef list read_refs(self, rl_handle h, uint32_t n)
+    cdef object read_at(self, rl_handle h)
+
+
+cdef class ObjectRef:
+    cdef rl_handle h           # held once by this process for as long as this object lives
+    cdef uint32_t number       # its place among its task's returns, from 1; or that of a put
+    cdef Session session       # None: the nil reference
+
+
+cdef class Pin:
+    cdef Session session
+    cdef rl_handle h           # held once: the payload stays where it is
+    cdef const char *base
+    cdef size_t nbytes
+
+
+cdef class InlinePin:
+    cdef char room[192]
+    cdef char *base            # first 64-byte boundary in `room`
+    cdef size_t nbytes
+
+
+cdef class Stored:
+    cdef Session session
+    cdef rl_value value        # its block belongs to this process until the value is taken
+    cdef char bytes[32]        # the payload, if short
+    cdef list refs             # keeps the contained objects held
+    cdef rl_handle *handles    # of refs
+
+    cdef void taken(self) noexcept
+
+
+cdef class Job:
+    cdef Session session
+    cdef rl_job job
+    cdef rl_handle *returns_   # [nreturns]
+
+    cdef int load_returns(self) except -1

@@ -1,0 +1,861 @@
+# cython: language_level=3, binding=False, embedsignature=False
+"""Binding of the core (csrc/): types in, one C call, errors out.
+
+Owns the life of what Python holds of shared memory: a reference holds its object, a view pins its
+payload, a stored value its block. It must not know what a task's outcome means, how many workers
+there should be, or anything else that is a decision; those are returns.py, scheduler.py and api.py.
+"""
+cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EEXIST, EINTR
+from libc.stdint cimport INT64_MAX
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from ray_lite._codec cimport Encoded, decode_at, decode_call_at
+
+import os
+
+from ray_lite.exceptions import ObjectStoreFullError, error_from_code
+
+cdef int RL_EFULL = -1
+cdef int RL_ETIMEDOUT = -2
+cdef int RL_EAGAIN = -10
+cdef uint32_t PUT_NUMBER = 0x05f5e101  # Ray numbers the objects of a put from here on
+cdef size_t ID_NBYTES = 28
+
+ROLE_DRIVER = RL_ROLE_DRIVER
+ROLE_SUPERVISOR = RL_ROLE_SUPERVISOR
+ROLE_WORKER = RL_ROLE_WORKER
+ROLE_HELPER = RL_ROLE_HELPER
+
+rl_fault_arm_from_environment()
+
+
+cdef int check(int rc) except -1:
+    """Return 0 for success; raise the error that return code `rc` names."""
+    if rc != 0:
+        raise error_from_code(rc)
+    return 0
+
+
+cdef int64_t deadline_of(object timeout) except -1:
+    """Return the absolute deadline for `timeout` seconds from now; None is never."""
+    if timeout is None:
+        return INT64_MAX
+    cdef double ns = timeout * 1e9
+    if ns > 9e18:
+        return INT64_MAX
+    return rl_now_ns() + <int64_t>ns
+
+
+cdef rl_handle *handles_of(list refs) except? NULL:
+    """Return the handles of `refs` in memory that the caller frees; NULL for none."""
+    cdef Py_ssize_t n = len(refs), i
+    if n == 0:
+        return NULL
+    cdef rl_handle *handles = <rl_handle *>malloc(n * sizeof(rl_handle))
+    if handles == NULL:
+        raise MemoryError()
+    for i in range(n):
+        handles[i] = (<ObjectRef?>refs[i]).h
+    return handles
+
+
+# ---- segments and session ----
+
+@cython.final
+cdef class Segments:
+    """The control and the data segment of a session, mapped for as long as this object lives."""
+
+    def __dealloc__(self):
+        if self.mapped:
+            rl_segment_close(&self.map)
+
+    @staticmethod
+    def create(uint64_t data_nbytes):
+        """Make new segments with room for `data_nbytes` of payload."""
+        cdef Segments segments = Segments.__new__(Segments)
+        check(rl_segment_create(data_nbytes, NULL, &segments.map))
+        segments.mapped = True
+        return segments
+
+    @staticmethod
+    def attach(int control_fd, int data_fd):
+        """Map segments that another process made; owns the descriptors from now on."""
+        cdef Segments segments = Segments.__new__(Segments)
+        check(rl_segment_attach(control_fd, data_fd, &segments.map))
+        segments.mapped = True
+        return segments
+
+    @property
+    def fds(self):
+        """The two descriptors, (control, data)."""
+        return self.map.control_fd, self.map.data_fd
+
+    @property
+    def cookie(self):
+        """The number that tells this session from every other."""
+        return self.map.control.cookie
+
+    @property
+    def capacity(self):
+        """Bytes of payload that fit."""
+        return self.map.data_size
+
+    def close_fds(self):
+        """Close the descriptors; the mapping stays."""
+        for fd in self.fds:
+            if fd >= 0:
+                os.close(fd)
+        self.map.control_fd = self.map.data_fd = -1
+
+
+@cython.final
+cdef class Session:
+    """This process's membership in a session: its slot, and all that it may do to shared state.
+
+    Args:
+        segments: The session's memory.
+        role: ROLE_*.
+        bell_fd: eventfd that the supervisor polls, or -1.
+        peer_fd: pidfd of the supervisor, or -1; waits raise when it has died.
+        patience: Seconds that a store without room may go without a byte freed.
+    """
+
+    def __cinit__(self, Segments segments not None, uint32_t role, int bell_fd, int peer_fd,
+                  double patience):
+        self.segments = segments
+        self.patience_ns = <int64_t>(patience * 1e9)
+        check(rl_session_join(&self.s, &segments.map, role, bell_fd, peer_fd))
+        self.joined = True
+
+    def __dealloc__(self):
+        if self.joined:
+            rl_session_detach(&self.s)
+            rl_session_dispose(&self.s)
+
+    @property
+    def segments(self):
+        """The session's memory."""
+        return self.segments
+
+    @property
+    def slot(self):
+        """Index of this process's slot."""
+        return self.s.slot
+
+    @property
+    def is_over(self):
+        """Whether this process has left, or the session has ended for all."""
+        return bool(self.s.detached) or bool(self.s.map.control.ended)
+
+    def leave(self):
+        """Give back what this process holds; every later call fails."""
+        check(rl_session_leave(&self.s))
+
+    def detach(self):
+        """In a forked child: forget the session without touching shared memory."""
+        rl_session_detach(&self.s)
+
+    def end(self):
+        """End the session for every process."""
+        rl_session_end(&self.s)
+
+    def interrupt(self):
+        """Make `wait_once` return in every thread of this process."""
+        rl_session_interrupt(&self.s)
+
+    # ---- storing ----
+
+    cdef uint32_t fill(self, size_t nbytes) except *:
+        """Return a block to be filled; waits for room as long as memory is being freed."""
+        cdef rl_control *control = self.s.map.control
+        cdef int64_t deadline = rl_now_ns() + self.patience_ns
+        cdef uint64_t freed_bytes = control.freed_bytes
+        cdef uint32_t block = 0, seen
+        cdef int rc
+        while True:
+            seen = control.freed
+            with nogil:
+                rc = rl_arena_fill(&self.s, nbytes, &block)
+            if rc != RL_EFULL:
+                check(rc)
+                return block
+            if nbytes > self.s.map.data_size:
+                raise self.store_full(nbytes)
+            if control.freed_bytes != freed_bytes:
+                freed_bytes = control.freed_bytes
+                deadline = rl_now_ns() + self.patience_ns
+            with nogil:
+                rc = rl_room_wait(&self.s, seen, deadline)
+            PyErr_CheckSignals()
+            if rc == RL_ETIMEDOUT and control.freed_bytes == freed_bytes:
+                raise self.store_full(nbytes)
+            if rc not in (0, EINTR, RL_ETIMEDOUT):
+                check(rc)
+
+    def store_full(self, nbytes):
+        """Return the error that says what did not fit."""
+        cdef rl_arena_usage usage
+        check(rl_arena_measure(&self.s, &usage))
+        if nbytes > usage.capacity:
+            return ObjectStoreFullError(
+                f"a value of {nbytes:,} bytes is larger than the whole object store, "
+                f"{usage.capacity:,} bytes; store it in parts, or give "
+                f"init(object_store_memory=...) more")
+        return ObjectStoreFullError(
+            f"no room for a value of {nbytes:,} bytes: {usage.free_bytes:,} of "
+            f"{usage.capacity:,} bytes are free, {usage.largest:,} of them in one piece, and "
+            f"nothing was freed for {self.patience_ns / 1e9:g} s; release refs and arrays, or "
+            f"give init(object_store_memory=...) more")
+
+    def store(self, Encoded encoded not None):
+        """Write a value to shared memory without letting anyone see it yet.
+
+        Raises:
+            ObjectStoreFullError: No room; nothing was stored.
+        """
+        cdef Stored stored = Stored.__new__(Stored)
+        stored.session = self
+        stored.refs = encoded.refs
+        stored.handles = handles_of(encoded.refs)
+        stored.value.kind = encoded.kind
+        stored.value.nbytes = encoded.nbytes
+        stored.value.refs = stored.handles
+        stored.value.nrefs = <uint32_t>len(encoded.refs)
+        if encoded.nbytes <= RL_INLINE:
+            stored.value.bytes = stored.bytes
+            encoded.write_to(stored.bytes)
+            return stored
+        stored.value.block = self.fill(encoded.nbytes)
+        encoded.write_to(<char *>rl_arena_bytes(&self.s, stored.value.block))
+        return stored
+
+    def put(self, Encoded encoded not None):
+        """Store a value and return a reference to it."""
+        cdef Stored stored = self.store(encoded)
+        cdef rl_handle h
+        check(rl_object_put(&self.s, &stored.value, &h))
+        stored.taken()
+        return self.adopt(h, PUT_NUMBER)
+
+    # ---- references ----
+
+    cdef ObjectRef adopt(self, rl_handle h, uint32_t number):
+        """Return a reference that owns a hold which this process has already."""
+        cdef ObjectRef ref = ObjectRef.__new__(ObjectRef)
+        ref.h = h
+        ref.number = number
+        ref.session = self
+        return ref
+
+    def find(self, bytes binary not None):
+        """Return a reference to the object of an id made by `ObjectRef.binary()`.
+
+        Raises:
+            ValueError: It is of another session, or its object is gone.
+        """
+        cdef uint64_t cookie
+        cdef rl_handle h
+        cdef uint32_t number
+        cdef const char *p = binary
+        if len(binary) != <Py_ssize_t>ID_NBYTES:
+            raise ValueError(f"an object id has {ID_NBYTES} bytes, not {len(binary)}")
+        memset(&h, 0, sizeof(h))
+        memcpy(&cookie, p, 8)
+        memcpy(&h.gen, p + 8, 8)
+        memcpy(&h.index, p + 16, 4)
+        memcpy(&number, p + 24, 4)
+        if cookie != self.s.map.control.cookie or rl_object_find(&self.s, h) != 0:
+            raise ValueError(
+                f"ObjectRef({binary.hex()}) refers to no object of this session: its owner is "
+                f"unknown, the object was freed or the session that made it has ended")
+        return self.adopt(h, number)
+
+    def owns(self, ObjectRef ref not None):
+        """Whether `ref` belongs to this session."""
+        return ref.session is self
+
+    # ---- reading ----
+
+    def is_ready(self, ObjectRef ref not None):
+        """Whether the object is sealed: `read` gives its value."""
+        return rl_object_is_sealed(&self.s, ref.h) != 0
+
+    def read(self, ObjectRef ref not None):
+        """Return the value of a sealed object; a failure comes as a codec.ErrorPayload.
+
+        Arrays are read-only views of shared memory and keep it pinned.
+        """
+        return self.read_at(ref.h)
+
+    cdef object read_at(self, rl_handle h):
+        cdef rl_payload payload
+        check(rl_object_read(&self.s, h, &payload))
+        cdef list refs = [] if payload.nrefs == 0 else self.read_refs(h, payload.nrefs)
+        if not payload.in_block:
+            return decode_at(payload.kind, <const char *>payload.bytes, payload.nbytes, None, refs)
+        cdef Pin pin = pin_payload(self, h, <const char *>payload.bytes, payload.nbytes)
+        return decode_at(payload.kind, pin.base, pin.nbytes, pin, refs)
+
+    cdef list read_refs(self, rl_handle h, uint32_t n):
+        cdef rl_handle *handles = <rl_handle *>malloc(n * sizeof(rl_handle))
+        cdef uint32_t i
+        if handles == NULL:
+            raise MemoryError()
+        try:
+            check(rl_object_read_refs(&self.s, h, handles, n))
+            return [self.adopt(handles[i], i + 1) for i in range(n)]
+        finally:
+            free(handles)
+
+    def wait(self, list refs not None, uint32_t need, timeout, bint stop_at_error):
+        """Wait until `need` of `refs` are sealed.
+
+        Args:
+            refs: References of this session.
+            need: How many, <= len(refs).
+            timeout: Seconds >= 0, or None.
+            stop_at_error: Return as soon as any of them is a failure.
+
+        Returns:
+            One byte for each ref: 1 if it is sealed. At the timeout fewer than `need` may be.
+        """
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef int rc = EINTR
+        while rc == EINTR:
+            rc, flags = self._wait(refs, need, deadline, stop_at_error)
+            PyErr_CheckSignals()
+        if rc != RL_ETIMEDOUT:
+            check(rc)
+        return flags
+
+    def wait_once(self, list refs not None):
+        """Wait until one of `refs` is sealed, a second passes, or `interrupt` is called."""
+        rc, flags = self._wait(refs, 1, INT64_MAX, False)
+        if rc != EINTR:
+            check(rc)
+        return flags
+
+    def _wait(self, list refs, uint32_t need, int64_t deadline, bint stop_at_error):
+        cdef uint32_t n = <uint32_t>len(refs), nready = 0
+        cdef int rc
+        cdef bytes flags = PyBytes_FromStringAndSize(NULL, n)
+        cdef uint8_t *ready = <uint8_t *><char *>flags
+        cdef rl_handle *handles = handles_of(refs)
+        memset(ready, 0, n)
+        with nogil:
+            rc = rl_object_wait(&self.s, handles, n, need, stop_at_error, deadline, ready, &nready)
+        free(handles)
+        return rc, flags
+
+    # ---- submitting ----
+
+    def resource_index(self, str name not None):
+        """Return the index of the resource called `name`, made if it is new."""
+        cdef uint32_t index = 0
+        check(rl_resource_intern(&self.s, name.encode(), &index))
+        return index
+
+    def set_resource_total(self, str name not None, int64_t units):
+        """Set how much of a resource this machine has, in units of 1/10000."""
+        check(rl_resource_set_total(&self.s, self.resource_index(name), units))
+
+    def resources(self):
+        """Return {name: (total, available)} in units of 1/10000."""
+        result = {}
+        for i in range(RL_MAX_RESOURCES):
+            r = &self.s.map.control.resources[i]
+            if r.name[0]:
+                result[(<bytes>r.name).decode()] = (r.total, r.available)
+        return result
+
+    def scheduling_class(self, dict demand not None):
+        """Return the class of tasks with `demand`: {resource name: units of 1/10000}."""
+        cdef int64_t units[16]
+        cdef uint32_t index = 0
+        memset(units, 0, sizeof(units))
+        for name, amount in demand.items():
+            units[<uint32_t>self.resource_index(name)] = amount
+        check(rl_class_intern(&self.s, units, &index))
+        return index
+
+    def submit(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
+               uint32_t nreturns, bytes name not None, int32_t max_retries, uint32_t options):
+        """Submit a task; return the references to its `nreturns` return objects."""
+        cdef rl_spec spec
+        cdef rl_handle one
+        cdef rl_handle *returns = &one
+        cdef rl_handle *refs = NULL
+        cdef char short_args[120]
+        cdef ObjectRef long_args = None
+        cdef uint32_t i
+        memset(&spec, 0, sizeof(spec))
+        spec.name = name
+        spec.function = function.h
+        spec.class_ = class_
+        spec.nreturns = nreturns
+        spec.nrefs = <uint32_t>len(args.refs)
+        spec.ndeps = <uint32_t>args.ndeps
+        spec.kind = args.kind
+        spec.nbytes = <uint32_t>args.nbytes
+        spec.max_retries = max_retries
+        spec.options = options
+        spec.args.index = RL_NIL
+        if args.nbytes <= RL_TASK_INLINE:
+            args.write_to(short_args)
+            spec.bytes = short_args
+        else:
+            long_args = self.put_bare(args)
+            spec.args = long_args.h
+            spec.nbytes = 0
+        if nreturns > 1:
+            returns = <rl_handle *>malloc(nreturns * sizeof(rl_handle))
+            if returns == NULL:
+                raise MemoryError()
+        try:
+            refs = handles_of(args.refs)
+            spec.refs = refs
+            check(rl_task_submit(&self.s, &spec, returns))
+            return [self.adopt(returns[i], i + 1) for i in range(nreturns)]
+        finally:
+            free(refs)
+            if nreturns > 1:
+                free(returns)
+
+    def put_bare(self, Encoded args not None):
+        """Store long arguments; their refs are named by the task itself."""
+        cdef rl_value value
+        cdef rl_handle h
+        cdef int rc
+        memset(&value, 0, sizeof(value))
+        value.kind = args.kind
+        value.nbytes = args.nbytes
+        value.block = self.fill(args.nbytes)
+        try:
+            args.write_to(<char *>rl_arena_bytes(&self.s, value.block))
+            check(rl_object_put(&self.s, &value, &h))
+        except BaseException:
+            rl_arena_abandon(&self.s, value.block)
+            raise
+        return self.adopt(h, PUT_NUMBER)
+
+    # ---- a worker's side ----
+
+    def take(self):
+        """Wait for a task and return it as a Job; None: this worker is to end."""
+        cdef Job job = Job.__new__(Job)
+        cdef int rc = EINTR
+        job.session = self
+        while rc == EINTR:
+            with nogil:
+                rc = rl_task_take(&self.s, INT64_MAX, &job.job)
+            PyErr_CheckSignals()
+        if rc == RL_EAGAIN:
+            return None
+        check(rc)
+        job.load_returns()
+        return job
+
+    # ---- the supervisor's side ----
+
+    def load(self):
+        """Return what the scheduler has to know of the queues and the workers, as a dict."""
+        cdef rl_load load
+        check(rl_task_load(&self.s, &load))
+        infeasible = None if load.infeasible == RL_NIL else load.infeasible
+        return {
+            "ready": load.ready, "runnable": bool(load.runnable), "workers": load.workers,
+            "idle": load.idle, "blocked": load.blocked, "stranded": load.stranded,
+            "reports": load.reports, "infeasible": infeasible,
+        }
+
+    def stranded(self):
+        """Return [(job, open returns, whether an exception asks for a retry)]."""
+        cdef uint32_t cursor = 0, open_returns = 0
+        cdef int raised = 0
+        cdef Job job
+        result = []
+        while True:
+            job = Job.__new__(Job)
+            job.session = self
+            rc = rl_task_next_stranded(&self.s, &cursor, &job.job, &open_returns, &raised)
+            if rc == RL_EAGAIN:
+                return result
+            check(rc)
+            result.append((job, open_returns, bool(raised)))
+
+    def requeue(self, Job job not None):
+        """Have a stranded task run again."""
+        check(rl_task_requeue(&self.s, job.job.task))
+
+    def fail(self, Job job not None, list values not None):
+        """Seal each open return of a stranded task with one of `values` (Stored), and end it."""
+        cdef uint32_t n = <uint32_t>len(values), i
+        cdef rl_value *array = <rl_value *>calloc(n + 1, sizeof(rl_value))
+        if array == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                array[i] = (<Stored?>values[i]).value
+            check(rl_task_fail(&self.s, job.job.task, array, n))
+        finally:
+            free(array)
+        for value in values:
+            (<Stored>value).taken()
+
+    def release_slot(self, uint32_t slot):
+        """Give back all that a dead process held."""
+        cdef int rc
+        with nogil:
+            rc = rl_slot_release(&self.s, slot)
+        check(rc)
+
+    def slots(self):
+        """Return [(slot, pid, role, blocked)] of the live processes."""
+        result = []
+        for i in range(RL_MAX_SLOTS):
+            slot = &self.s.map.slots[i]
+            if slot.state == RL_SLOT_LIVE:
+                result.append((i, slot.pid, slot.role, bool(slot.blocked)))
+        return result
+
+    def take_report(self):
+        """Return a failure that nobody read, as a codec.ErrorPayload, or None."""
+        cdef rl_handle h
+        cdef int rc = rl_object_take_report(&self.s, &h)
+        if rc == RL_EAGAIN:
+            return None
+        check(rc)
+        return self.read(self.adopt(h, 1))
+
+    def set_growable(self, bint growable):
+        """Say whether the supervisor wants to hear of a task that finds no idle worker."""
+        self.s.map.control.growable = growable
+
+    def clear_bell(self):
+        """The supervisor is about to look: later events ring again."""
+        self.s.map.control.bell = 0
+
+    def dismiss(self, uint32_t slot):
+        """Ask a worker to end once it is idle."""
+        check(rl_worker_dismiss(&self.s, slot))
+
+    # ---- operators and tests ----
+
+    def usage(self):
+        """Return the store's and the tables' figures, as a dict."""
+        cdef rl_arena_usage usage
+        cdef rl_control *control = self.s.map.control
+        check(rl_arena_measure(&self.s, &usage))
+        return {
+            "capacity": usage.capacity, "free": usage.free_bytes, "largest": usage.largest,
+            "peak": usage.peak, "objects": control.objects_live, "tasks": control.tasks_live,
+            "finished": control.tasks_finished, "repairs": control.lock.repairs,
+        }
+
+    def broken_invariant(self):
+        """Check every invariant of the core; return the text of a broken one, or None."""
+        cdef const char *text = NULL
+        check(rl_check(&self.s, &text))
+        return None if text == NULL else text.decode()
+
+
+# ---- references ----
+
+@cython.final
+@cython.no_gc
+@cython.freelist(512)
+cdef class ObjectRef:
+    """A reference to an object. The object lives at least as long as the reference.
+
+    Equality and hash go by the object's id. Release is automatic; a reference of a session that has
+    ended, or that was inherited by fork, refers to nothing and is harmless.
+    """
+
+    def __dealloc__(self):
+        if self.session is not None:
+            rl_object_release(&self.session.s, self.h)
+
+    def __hash__(self):
+        return hash((self.h.gen, self.h.index))
+
+    def __eq__(self, other):
+        if type(other) is not ObjectRef:
+            return NotImplemented
+        cdef ObjectRef ref = <ObjectRef>other
+        return (self.h.gen == ref.h.gen and self.h.index == ref.h.index
+                and self.session is ref.session)
+
+    def __ne__(self, other):
+        if type(other) is not ObjectRef:
+            return NotImplemented
+        return not self == other
+
+    def __repr__(self):
+        return f"ObjectRef({self.hex()})"
+
+    def binary(self):
+        """Return the id, 28 bytes."""
+        cdef char buffer[28]
+        cdef uint64_t cookie
+        if self.session is None:
+            return b"\xff" * ID_NBYTES
+        cookie = self.session.s.map.control.cookie
+        memset(buffer, 0, sizeof(buffer))
+        memcpy(buffer, &cookie, 8)
+        memcpy(buffer + 8, &self.h.gen, 8)
+        memcpy(buffer + 16, &self.h.index, 4)
+        memcpy(buffer + 24, &self.number, 4)
+        return PyBytes_FromStringAndSize(buffer, ID_NBYTES)
+
+    def __bytes__(self):
+        return self.binary()
+
+    def hex(self):
+        """Return the id as 56 hexadecimal digits."""
+        return self.binary().hex()
+
+    def is_nil(self):
+        """Whether this is the nil reference."""
+        return self.session is None
+
+    @classmethod
+    def size(cls):
+        """Return the length of an id in bytes."""
+        return ID_NBYTES
+
+    @classmethod
+    def nil(cls):
+        """Return the reference that refers to nothing."""
+        return ObjectRef.__new__(ObjectRef)
+
+    def call_site(self):
+        """Return "": call sites are not recorded."""
+        return ""
+
+    def future(self):
+        """Return a concurrent.futures.Future with the value, or the error that get would raise."""
+        return self.session.make_future(self)
+
+    def as_future(self):
+        """Return an asyncio.Future of the running loop."""
+        import asyncio
+        return asyncio.wrap_future(self.future())
+
+    def __await__(self):
+        return self.as_future().__await__()
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __class_getitem__(cls, item):
+        import types
+        return types.GenericAlias(cls, item)
+
+
+# ---- pins ----
+
+@cython.final
+@cython.no_gc
+cdef class Pin:
+    """A read-only buffer over the payload of an object, which stays as long as this lives."""
+
+    def __dealloc__(self):
+        if self.session is not None:
+            rl_object_release(&self.session.s, self.h)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("values in the object store are read-only; make a copy to change one")
+        PyBuffer_FillInfo(view, self, <void *>self.base, self.nbytes, 1, flags)
+
+    def __len__(self):
+        return self.nbytes
+
+
+cdef Pin pin_payload(Session session, rl_handle h, const char *base, size_t nbytes):
+    cdef Pin pin = Pin.__new__(Pin)
+    rl_object_hold(&session.s, h)
+    pin.session = session
+    pin.h = h
+    pin.base = base
+    pin.nbytes = nbytes
+    return pin
+
+
+@cython.final
+cdef class InlinePin:
+    """A private copy of short arguments, aligned as a block is."""
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("arguments are read-only; make a copy to change one")
+        PyBuffer_FillInfo(view, self, self.base, self.nbytes, 1, flags)
+
+
+cdef InlinePin pin_inline(const uint8_t *bytes, size_t nbytes):
+    cdef InlinePin pin = InlinePin.__new__(InlinePin)
+    pin.base = <char *>((<size_t>pin.room + 63) & ~<size_t>63)
+    pin.nbytes = nbytes
+    memcpy(pin.base, bytes, nbytes)
+    return pin
+
+
+# ---- values on their way ----
+
+@cython.final
+cdef class Stored:
+    """A value in shared memory that nobody can see yet; given up when this object dies untaken."""
+
+    def __cinit__(self):
+        self.value.block = RL_NIL
+
+    def __dealloc__(self):
+        if self.session is not None and self.value.block != RL_NIL:
+            rl_arena_abandon(&self.session.s, self.value.block)
+        free(self.handles)
+
+    cdef void taken(self) noexcept:
+        """The block belongs to an object now."""
+        self.value.block = RL_NIL
+
+    @property
+    def nbytes(self):
+        """Payload length."""
+        return self.value.nbytes
+
+    def fingerprint(self):
+        """Compute and keep the fingerprint by which a second attempt is compared."""
+        cdef const void *p = self.value.bytes
+        if self.value.block != RL_NIL:
+            p = rl_arena_bytes(&self.session.s, self.value.block)
+        self.value.fingerprint = rl_fingerprint(self.value.kind, p, self.value.nbytes)
+        return self.value.fingerprint
+
+
+@cython.final
+cdef class Job:
+    """A task that this process has taken (or, in the supervisor, one that has stranded)."""
+
+    def __dealloc__(self):
+        free(self.returns_)
+
+    cdef int load_returns(self) except -1:
+        cdef uint32_t n = self.job.nreturns
+        if n == 0:
+            return 0
+        self.returns_ = <rl_handle *>malloc(n * sizeof(rl_handle))
+        if self.returns_ == NULL:
+            raise MemoryError()
+        return check(rl_task_returns(&self.session.s, self.job.task, self.returns_, n))
+
+    @property
+    def name(self):
+        """The task's name, cut to 47 bytes."""
+        return (<bytes>self.job.name).decode("utf-8", "replace")
+
+    @property
+    def attempt(self):
+        """0 for the first."""
+        return self.job.attempt
+
+    @property
+    def nreturns(self):
+        """How many return objects it has."""
+        return self.job.nreturns
+
+    @property
+    def options(self):
+        """The bits that were given to submit."""
+        return self.job.options
+
+    @property
+    def max_retries(self):
+        """How often it may be run again; < 0: without end."""
+        return self.job.max_retries
+
+    @property
+    def function_key(self):
+        """Tells functions apart: equal for tasks of the same exported function."""
+        return self.job.function.index, self.job.function.gen
+
+    def function(self):
+        """Return the exported function's value."""
+        return self.session.read_at(self.job.function)
+
+    def refs(self):
+        """Return references to the objects in the arguments; the first `ndeps` are sealed."""
+        cdef uint32_t n = self.job.nrefs, i
+        cdef list result = []
+        if n == 0:
+            return result
+        cdef rl_handle *handles = <rl_handle *>malloc(n * sizeof(rl_handle))
+        if handles == NULL:
+            raise MemoryError()
+        try:
+            check(rl_task_refs(&self.session.s, self.job.task, handles, n))
+            for i in range(n):
+                rl_object_hold(&self.session.s, handles[i])
+                result.append(self.session.adopt(handles[i], i + 1))
+            return result
+        finally:
+            free(handles)
+
+    @property
+    def ndeps(self):
+        """How many of `refs()` are top-level arguments."""
+        return self.job.ndeps
+
+    def arguments(self, list refs not None, list resolved not None):
+        """Return (args, kwargs), with `resolved[i]` in place of the top-level `refs[i]`."""
+        cdef rl_payload payload
+        cdef Pin pin
+        cdef InlinePin inline
+        if self.job.args.index == RL_NIL:
+            if self.job.nbytes == 0:
+                return (), {}
+            inline = pin_inline(self.job.bytes, self.job.nbytes)
+            return decode_call_at(self.job.kind, inline.base, inline.nbytes, inline, refs, resolved)
+        check(rl_object_read(&self.session.s, self.job.args, &payload))
+        pin = pin_payload(self.session, self.job.args, <const char *>payload.bytes, payload.nbytes)
+        return decode_call_at(payload.kind, pin.base, pin.nbytes, pin, refs, resolved)
+
+    def returned(self, uint32_t i):
+        """Return the fingerprint of return value i if an earlier attempt stored it, else None."""
+        cdef uint64_t fingerprint = 0
+        if i >= self.job.nreturns:
+            raise IndexError(i)
+        if rl_task_returned(&self.session.s, self.returns_[i], &fingerprint):
+            return fingerprint
+        return None
+
+    def give(self, uint32_t i, Stored value not None):
+        """Make return value i visible."""
+        if i >= self.job.nreturns:
+            raise IndexError(i)
+        check(rl_task_return(&self.session.s, self.job.task, self.returns_[i], &value.value))
+        value.taken()
+
+    def finish(self):
+        """End the task; all its return values have been given."""
+        cdef rl_handle none
+        memset(&none, 0, sizeof(none))
+        check(rl_task_finish(&self.session.s, self.job.task, none, NULL))
+
+    def finish_with(self, uint32_t i, Stored value not None):
+        """Give return value i, the last that was open, and end the task."""
+        if i >= self.job.nreturns:
+            raise IndexError(i)
+        check(rl_task_finish(&self.session.s, self.job.task, self.returns_[i], &value.value))
+        value.taken()
+
+    def strand(self):
+        """Hand the task to the supervisor, to be run again."""
+        check(rl_task_strand(&self.session.s, self.job.task))
