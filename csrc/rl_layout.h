@@ -250,11 +250,13 @@ typedef struct rl_control {
     _Alignas(64) uint64_t next_seq; /* of tasks; only grows */
     uint32_t supervisor;            /* slot of the supervisor, or RL_NIL before it joined */
     _Atomic uint32_t growable;      /* written by the scheduler: ring it when a task could run but
-                                       no worker is idle */
+                                       every worker has one */
     _Atomic uint32_t bell;          /* 1: the supervisor has been rung and has not looked yet */
     _Atomic uint32_t ended;         /* the session is over: every wait returns RL_EDEAD */
     uint32_t reports;               /* derived: failures that nobody read */
     uint32_t stranded;              /* derived: tasks in that state */
+    uint32_t workers;               /* derived: live workers */
+    uint32_t occupied;              /* derived: those of them that have a task */
     uint64_t idle[RL_SLOT_WORDS];   /* derived: workers that wait for a task */
     uint64_t ready_classes[RL_MAX_CLASSES / 64]; /* derived: classes whose queue is not empty */
 

@@ -36,7 +36,7 @@ rl_handle rl_object_handle(const rl_mapping *m, uint32_t object)
 
 static int valid(const rl_session *s, rl_handle h)
 {
-    return h.index < s->map.control->objects.high_water;
+    return h.index < s->map.control->objects.capacity; /* constant: read without the lock */
 }
 
 static uint32_t producer_of(const rl_object *o)
@@ -95,7 +95,7 @@ void rl_object_name(rl_mapping *m, uint32_t object)
 }
 
 /* Does nobody need object i any more? Its running producer's name does not count for the payload,
- * see drop_payload(). */
+ * see push_if_only_produced(). */
 static int unreachable(const rl_object *o)
 {
     return is_live(state_of(o)) && !held_by_any(o) &&
@@ -125,9 +125,27 @@ static void push_if_unreachable(rl_section *section, uint32_t i, uint32_t *todo)
     rl_object *o = &section->s->map.objects[i];
     if (!unreachable(o)) return;
     if (is_unread_failure(o) && hand_to_supervisor(section, o)) return;
+    uint32_t flags = atomic_load_explicit(&o->flags, memory_order_relaxed);
     RL_KILL_POINT("object.free.before");
     atomic_store_explicit(&o->state, RL_OBJECT_FREEING, memory_order_seq_cst); /* COMMIT */
     RL_KILL_POINT("object.free.after");
+    if (flags & RL_OBJECT_REPORT) section->s->map.control->reports--; /* no supervisor took it */
+    o->next = *todo;
+    *todo = i;
+}
+
+/* Only its running producer names this value, for comparison with a second attempt: keep the
+ * record (it has the fingerprint), give the memory back. */
+static void push_if_only_produced(rl_section *section, uint32_t i, uint32_t *todo)
+{
+    rl_object *o = &section->s->map.objects[i];
+    if (state_of(o) != RL_OBJECT_SEALED || held_by_any(o)) return;
+    if (atomic_load_explicit(&o->names, memory_order_relaxed) != 1) return;
+    if (producer_of(o) == RL_NIL) return;
+    if (is_unread_failure(o) && hand_to_supervisor(section, o)) return;
+    RL_KILL_POINT("object.drop.before");
+    atomic_store_explicit(&o->state, RL_OBJECT_DROPPED, memory_order_seq_cst); /* COMMIT */
+    RL_KILL_POINT("object.drop.after");
     o->next = *todo;
     *todo = i;
 }
@@ -139,6 +157,7 @@ static void drop_names(rl_section *section, rl_list list, uint32_t *todo)
     for (uint32_t i = rl_walk_next(&w); i != RL_NIL; i = rl_walk_next(&w)) {
         atomic_fetch_sub_explicit(&m->objects[i].names, 1, memory_order_seq_cst);
         push_if_unreachable(section, i, todo);
+        push_if_only_produced(section, i, todo);
     }
     rl_list_free(m, list);
 }
@@ -154,7 +173,7 @@ static void free_contents(rl_section *section, uint32_t i, uint32_t *todo)
     drop_names(section, refs, todo);
 }
 
-/* Free everything on the work-list. */
+/* Free everything on the work-list; of what is DROPPED, the contents only. */
 static void work_off(rl_section *section, uint32_t todo)
 {
     rl_mapping *m = &section->s->map;
@@ -163,6 +182,7 @@ static void work_off(rl_section *section, uint32_t todo)
         rl_object *o = &m->objects[i];
         todo = o->next;
         free_contents(section, i, &todo);
+        if (state_of(o) == RL_OBJECT_DROPPED) continue;
         atomic_store_explicit(&o->gen, gen_of(o) + 1, memory_order_release);
         RL_KILL_POINT("object.freed.before");
         atomic_store_explicit(&o->state, RL_OBJECT_FREE, memory_order_release); /* COMMIT */
@@ -172,34 +192,12 @@ static void work_off(rl_section *section, uint32_t todo)
     }
 }
 
-static void free_if_unreachable(rl_section *section, uint32_t i)
+static void release_one(rl_section *section, uint32_t i)
 {
     uint32_t todo = RL_NIL;
     push_if_unreachable(section, i, &todo);
+    push_if_only_produced(section, i, &todo);
     work_off(section, todo);
-}
-
-/* Only its running producer names this value, for comparison with a second attempt: keep the
- * record (it has the fingerprint), give the memory back. */
-static void drop_payload(rl_section *section, uint32_t i)
-{
-    rl_object *o = &section->s->map.objects[i];
-    if (state_of(o) != RL_OBJECT_SEALED || held_by_any(o)) return;
-    if (atomic_load_explicit(&o->names, memory_order_relaxed) != 1) return;
-    if (producer_of(o) == RL_NIL) return;
-    if (is_unread_failure(o) && hand_to_supervisor(section, o)) return;
-    uint32_t todo = RL_NIL;
-    RL_KILL_POINT("object.drop.before");
-    atomic_store_explicit(&o->state, RL_OBJECT_DROPPED, memory_order_seq_cst); /* COMMIT */
-    RL_KILL_POINT("object.drop.after");
-    free_contents(section, i, &todo);
-    work_off(section, todo);
-}
-
-static void release_one(rl_section *section, uint32_t i)
-{
-    free_if_unreachable(section, i);
-    drop_payload(section, i);
 }
 
 void rl_object_unname(rl_section *section, uint32_t object)
@@ -221,10 +219,11 @@ void rl_object_drop_holds(rl_section *section, uint32_t slot)
     uint64_t bit = UINT64_C(1) << (slot % 64);
     for (uint32_t i = 0; i < m->control->objects.high_water; i++) {
         rl_object *o = &m->objects[i];
+        if (!is_live(state_of(o))) continue;
         uint64_t word = atomic_load_explicit(&o->holders[slot / 64], memory_order_relaxed);
-        if ((word & bit) == 0) continue;
-        clear_bit(o, slot);
+        if (word & bit) clear_bit(o, slot);
         RL_KILL_POINT("object.drop_holds");
+        /* Also without the bit: the dead may have cleared it last and freed nothing yet. */
         release_one(section, i);
     }
 }
@@ -404,7 +403,7 @@ int rl_object_seal(rl_section *section, uint32_t i, const rl_value *v)
     settle_value(m, i, v);
     if (old & RL_OBJECT_WAITED) ring_holders(section, o);
     rl_task_dependency_sealed(section, i);
-    drop_payload(section, i); /* its refs may be gone already */
+    release_one(section, i); /* its refs may be gone already */
     return 0;
 }
 
@@ -437,6 +436,7 @@ int rl_object_read(rl_session *s, rl_handle h, rl_payload *out)
     out->fingerprint = o->fingerprint;
     out->in_block = o->block != RL_NIL;
     if (out->in_block) {
+        if (o->block >= s->map.control->blocks.capacity) return RL_ECORRUPT;
         uint64_t offset = s->map.blocks[o->block].offset;
         if (offset > s->map.data_size || out->nbytes > s->map.data_size - offset) return RL_ECORRUPT;
         out->bytes = s->map.ro + offset;
@@ -539,7 +539,15 @@ int rl_object_take_report(rl_session *s, rl_handle *out)
 
 /* ---- rebuild ---- */
 
-void rl_object_rebuild_begin(rl_mapping *m)
+/* Can object i have this block? It is sealed for it, or was being filled for it by the dead. */
+static int is_block_of(const rl_mapping *m, uint32_t block, uint32_t i)
+{
+    if (block >= m->control->blocks.high_water) return 0;
+    uint32_t tag = atomic_load_explicit(&m->blocks[block].tag, memory_order_relaxed);
+    return tag == (RL_BLOCK_SEALED | i) || (tag & RL_BLOCK_KIND) == RL_BLOCK_FILLING;
+}
+
+int rl_object_rebuild_begin(rl_mapping *m)
 {
     for (uint32_t i = 0; i < m->control->objects.high_water; i++) {
         rl_object *o = &m->objects[i];
@@ -548,8 +556,11 @@ void rl_object_rebuild_begin(rl_mapping *m)
         o->waiting = RL_NIL;
         uint32_t state = state_of(o);
         if (state == RL_OBJECT_FREE) clear_record(o);
-        if (state == RL_OBJECT_SEALED && o->block != RL_NIL) rl_arena_seal(m, o->block, i); /* O4 */
+        if (state != RL_OBJECT_SEALED || o->block == RL_NIL) continue;
+        if (!is_block_of(m, o->block, i)) return RL_ECORRUPT;
+        rl_arena_seal(m, o->block, i); /* O4 */
     }
+    return 0;
 }
 
 void rl_object_rebuild_names(rl_mapping *m)
@@ -607,11 +618,22 @@ void rl_object_rebuild_end(rl_section *section)
 
 /* ---- check ---- */
 
+static const char *check_sealed_blocks(const rl_mapping *m)
+{
+    for (uint32_t b = 0; b < m->control->blocks.high_water; b++) {
+        uint32_t tag = atomic_load_explicit(&m->blocks[b].tag, memory_order_relaxed);
+        if ((tag & RL_BLOCK_KIND) != RL_BLOCK_SEALED) continue;
+        const rl_object *o = &m->objects[tag & RL_BLOCK_WHO];
+        if (state_of(o) != RL_OBJECT_SEALED || o->block != b) return "object: a block has none (B4)";
+    }
+    return NULL;
+}
+
 /* `names` is recounted by rl_check.c, which sees all owners. */
 const char *rl_object_check(const rl_mapping *m)
 {
     const rl_control *c = m->control;
-    uint32_t nfree = 0;
+    uint32_t nfree = 0, nreports = 0;
     for (uint32_t i = 0; i < c->objects.high_water; i++) {
         const rl_object *o = &m->objects[i];
         uint32_t state = state_of(o);
@@ -621,6 +643,7 @@ const char *rl_object_check(const rl_mapping *m)
             if (held_by_any(o)) return "object: a free record has a holder (O1)";
             continue;
         }
+        nreports += (atomic_load_explicit(&o->flags, memory_order_relaxed) & RL_OBJECT_REPORT) != 0;
         if (unreachable(o)) return "object: nobody can reach it, yet it lives (O1)";
         if (state == RL_OBJECT_PENDING && !rl_task_produces(m, producer_of(o), i)) {
             return "object: pending without a producer (O5)";
@@ -631,5 +654,8 @@ const char *rl_object_check(const rl_mapping *m)
             return "object: its block does not say so (O4)";
         }
     }
-    return nfree == c->objects.nfree ? NULL : "object: a free record is lost";
+    if (nfree != c->objects.nfree) return "object: a free record is lost";
+    if (c->objects_live != c->objects.high_water - nfree) return "object: live count differs";
+    if (nreports != c->reports) return "object: count of unread failures differs";
+    return check_sealed_blocks(m);
 }

@@ -101,7 +101,7 @@ void rl_object_unname_list(rl_section *section, rl_list list);
 void rl_object_drop_holds(rl_section *section, uint32_t slot);
 
 /* Rebuild, part of rl_repair(). */
-void rl_object_rebuild_begin(rl_mapping *m);
+int rl_object_rebuild_begin(rl_mapping *m);
 void rl_object_rebuild_names(rl_mapping *m);
 void rl_object_rebuild_end(rl_section *section);
 

@@ -13,9 +13,10 @@ int rl_repair(rl_session *s)
     rl_section section = {.s = s};
 
     /* Tags of blocks follow from objects; then the arena is whole and can take blocks back. */
-    rl_object_rebuild_begin(m);
+    int err = rl_object_rebuild_begin(m);
+    if (err) return err;
     RL_KILL_POINT("repair.arena");
-    int err = rl_arena_rebuild(m);
+    err = rl_arena_rebuild(m);
     if (err) return err;
 
     RL_KILL_POINT("repair.names");

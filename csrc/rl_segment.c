@@ -170,6 +170,7 @@ static int check_header(const rl_control *c, uint64_t control_size, uint64_t dat
 {
     if (c->magic != RL_MAGIC || c->version != RL_LAYOUT_VERSION) return RL_ELAYOUT;
     if (c->control_size != control_size || c->data_size != data_size) return RL_ELAYOUT;
+    if (c->slots.capacity != RL_MAX_SLOTS || c->classes.capacity != RL_MAX_CLASSES) return RL_ELAYOUT;
     int fits = table_fits(&c->slots, control_size, sizeof(rl_slot)) &&
                table_fits(&c->classes, control_size, sizeof(rl_class)) &&
                table_fits(&c->blocks, control_size, sizeof(rl_block)) &&

@@ -26,7 +26,7 @@ typedef struct rl_session {
     _Atomic int detached;        /* this is a forked child, or the session was left */
     pthread_mutex_t local_mutex;
     _Atomic uint32_t *local;     /* [objects.capacity]: references that this process holds */
-    uint8_t *warm;               /* one bit a 64 KiB of DATA: in this process's page table */
+    _Atomic uint8_t *warm;       /* one bit a 64 KiB of DATA: in this process's page table */
     _Atomic uint32_t blocked;    /* threads of this process that wait while it runs a task */
     _Atomic uint32_t interrupts; /* bumped to make every wait of this process return EINTR */
 } rl_session;

@@ -66,6 +66,7 @@ int rl_slot_claim(rl_session *s, uint32_t role)
         atomic_store_explicit(&slot->state, RL_SLOT_LIVE, memory_order_release); /* COMMIT */
         RL_KILL_POINT("slot.claim.after");
         if (role == RL_ROLE_SUPERVISOR) c->supervisor = i;
+        c->workers += role == RL_ROLE_WORKER;
         s->slot = i;
     }
     rl_leave(&section);
@@ -84,6 +85,8 @@ int rl_slot_release(rl_session *s, uint32_t index)
     if (atomic_load_explicit(&slot->state, memory_order_relaxed) != RL_SLOT_FREE) {
         atomic_store_explicit(&slot->state, RL_SLOT_DYING, memory_order_release);
         m->control->idle[index / 64] &= ~(UINT64_C(1) << (index % 64));
+        /* From here on nothing is handed to it. */
+        if (m->control->supervisor == index) m->control->supervisor = RL_NIL;
         RL_KILL_POINT("slot.release.dying");
         rl_task_strand_claims(&section, index);
         RL_KILL_POINT("slot.release.tasks");
@@ -91,9 +94,9 @@ int rl_slot_release(rl_session *s, uint32_t index)
         RL_KILL_POINT("slot.release.blocks");
         rl_object_drop_holds(&section, index);
         rl_task_recheck_waiting(&section);
-        if (m->control->supervisor == index) m->control->supervisor = RL_NIL;
         RL_KILL_POINT("slot.release.before");
         atomic_store_explicit(&slot->state, RL_SLOT_FREE, memory_order_release); /* COMMIT */
+        m->control->workers -= slot->role == RL_ROLE_WORKER;
         RL_KILL_POINT("slot.release.after");
         for (uint32_t w = 0; w < RL_SLOT_WORDS; w++) section.ring[w] = UINT64_MAX;
         section.freed = 1;

@@ -47,7 +47,7 @@ static int is_live(const rl_task *t)
 /* The task of handle `h` if it is in `state`, else NULL. */
 static rl_task *find(const rl_mapping *m, rl_handle h, uint32_t state)
 {
-    if (h.index >= m->control->tasks.high_water) return NULL;
+    if (h.index >= m->control->tasks.capacity) return NULL; /* constant: read without the lock */
     rl_task *t = &m->tasks[h.index];
     return gen_of(t) == h.gen && state_of(t) == state ? t : NULL;
 }
@@ -57,6 +57,13 @@ static rl_task *find_mine(const rl_session *s, rl_handle h)
 {
     rl_task *t = find(&s->map, h, RL_TASK_CLAIMED);
     return t && worker_of(t) == s->slot ? t : NULL;
+}
+
+/* The task of handle `h` if its outcome is this process's to decide: it runs it, or it stranded. */
+static rl_task *find_decidable(const rl_session *s, rl_handle h)
+{
+    rl_task *mine = find_mine(s, h);
+    return mine ? mine : find(&s->map, h, RL_TASK_STRANDED);
 }
 
 static rl_handle object_handle(const rl_mapping *m, uint32_t object)
@@ -88,7 +95,9 @@ int rl_resource_intern(rl_session *s, const char *name, uint32_t *out)
     if (i == RL_MAX_RESOURCES) {
         err = RL_ETABLE;
     } else {
-        strncpy(r[i].name, name, RL_RESOURCE_NAME - 1);
+        strncpy(r[i].name + 1, name + 1, RL_RESOURCE_NAME - 2);
+        atomic_signal_fence(memory_order_release);
+        r[i].name[0] = name[0]; /* COMMIT */
         *out = i;
     }
     rl_leave(&section);
@@ -124,6 +133,7 @@ int rl_class_intern(rl_session *s, const int64_t demand[RL_MAX_RESOURCES], uint3
     } else if (!m->classes[i].used) {
         memcpy(m->classes[i].demand, demand, nbytes);
         m->classes[i].head = m->classes[i].tail = RL_NIL;
+        atomic_signal_fence(memory_order_release);
         m->classes[i].used = 1; /* COMMIT */
     }
     *out = i;
@@ -255,6 +265,7 @@ static void wake_for_ready(rl_section *section)
     rl_mapping *m = &section->s->map;
     if (choose_class(m) == RL_NIL) return;
     if (rl_slot_ring_idle(section)) return;
+    if (m->control->occupied < m->control->workers) return; /* one was rung and will look */
     if (atomic_load_explicit(&m->control->growable, memory_order_relaxed)) section->bell = 1;
 }
 
@@ -433,6 +444,7 @@ static void claim(rl_section *section, uint32_t class_, rl_job *out)
     RL_KILL_POINT("task.claim.after");
     book(m->control, &m->classes[class_], -1, 0);
     set_current(s, i);
+    m->control->occupied++;
     describe(m, i, out);
     wake_for_ready(section); /* pass the baton */
 }
@@ -486,7 +498,7 @@ static int copy_handles(const rl_mapping *m, rl_list list, rl_handle *out, uint3
 
 int rl_task_returns(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
 {
-    const rl_task *t = find_mine(s, task);
+    const rl_task *t = find_decidable(s, task);
     return t ? copy_handles(&s->map, t->returns, out, n) : RL_ESTALE;
 }
 
@@ -520,7 +532,7 @@ int rl_task_return(rl_session *s, rl_handle task, rl_handle object, const rl_val
 
 int rl_task_returned(rl_session *s, rl_handle object, uint64_t *fingerprint)
 {
-    if (object.index >= s->map.control->objects.high_water) return 0;
+    if (object.index >= s->map.control->objects.capacity) return 0;
     const rl_object *o = &s->map.objects[object.index];
     if (!is_sealed(&s->map, object.index)) return 0;
     *fingerprint = o->fingerprint;
@@ -572,6 +584,7 @@ static void put_down(rl_section *section, const rl_task *t)
     int blocked = (int)atomic_exchange_explicit(&slot->blocked, 0, memory_order_relaxed);
     book(s->map.control, &s->map.classes[t->class_], 1, blocked);
     set_current(s, RL_NIL);
+    s->map.control->occupied--;
 }
 
 int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_value *value)
@@ -629,6 +642,7 @@ void rl_task_strand_claims(rl_section *section, uint32_t slot)
         rl_task *t = &m->tasks[i];
         if (word_of(t) != claimed) continue;
         book(m->control, &m->classes[t->class_], 1, blocked);
+        m->control->occupied--;
         strand(section, t, 0);
     }
     wake_for_ready(section);
@@ -685,9 +699,10 @@ int rl_task_fail(rl_session *s, rl_handle task, const rl_value *values, uint32_t
     rl_section section;
     int err = rl_enter(s, &section, RL_OP_TASK);
     if (err) return err;
-    rl_task *t = find(&s->map, task, RL_TASK_STRANDED);
+    rl_task *t = find_decidable(s, task);
+    int mine = t && state_of(t) == RL_TASK_CLAIMED;
     if (t == NULL) err = RL_ESTALE;
-    if (!err && count_open(&s->map, t) > nvalues) err = RL_EINVAL;
+    if (!err && count_open(&s->map, t) != nvalues) err = RL_EINVAL;
     if (!err) {
         rl_walk w = rl_list_walk(&s->map, t->returns);
         for (uint32_t i = rl_walk_next(&w); i != RL_NIL && !err; i = rl_walk_next(&w)) {
@@ -695,7 +710,11 @@ int rl_task_fail(rl_session *s, rl_handle task, const rl_value *values, uint32_t
         }
     }
     if (!err) {
-        s->map.control->stranded--;
+        if (mine) {
+            put_down(&section, t);
+        } else {
+            s->map.control->stranded--;
+        }
         free_task(&section, task.index);
     }
     rl_leave(&section);
@@ -724,7 +743,7 @@ int rl_task_load(rl_session *s, rl_load *out)
         if (atomic_load_explicit(&slot->state, memory_order_relaxed) != RL_SLOT_LIVE) continue;
         if (slot->role != RL_ROLE_WORKER) continue;
         load.workers++;
-        load.idle += (m->control->idle[i / 64] >> (i % 64)) & 1;
+        load.idle += atomic_load_explicit(&slot->task, memory_order_relaxed) == RL_NIL;
         load.blocked += atomic_load_explicit(&slot->blocked, memory_order_relaxed);
     }
     *out = load;
@@ -744,11 +763,14 @@ int rl_worker_dismiss(rl_session *s, uint32_t slot)
     return 0;
 }
 
-static void set_blocked(rl_session *s, uint32_t blocked)
+/* Bring the slot's word and the books up to date with how many threads sleep. The count is read in
+ * the section: of two threads that pass each other, the last one leaves the truth. */
+static void update_blocked(rl_session *s)
 {
     rl_section section;
     if (rl_enter(s, &section, RL_OP_TASK)) return;
     rl_mapping *m = &s->map;
+    uint32_t blocked = atomic_load_explicit(&s->blocked, memory_order_acquire) > 0;
     rl_slot *slot = &m->slots[s->slot];
     uint32_t i = atomic_load_explicit(&slot->task, memory_order_relaxed);
     uint32_t was = atomic_load_explicit(&slot->blocked, memory_order_relaxed);
@@ -770,13 +792,13 @@ static int runs_task(const rl_session *s)
 int rl_task_block(rl_session *s)
 {
     if (!runs_task(s)) return 0;
-    if (atomic_fetch_add_explicit(&s->blocked, 1, memory_order_acq_rel) == 0) set_blocked(s, 1);
+    if (atomic_fetch_add_explicit(&s->blocked, 1, memory_order_acq_rel) == 0) update_blocked(s);
     return 1;
 }
 
 void rl_task_unblock(rl_session *s)
 {
-    if (atomic_fetch_sub_explicit(&s->blocked, 1, memory_order_acq_rel) == 1) set_blocked(s, 0);
+    if (atomic_fetch_sub_explicit(&s->blocked, 1, memory_order_acq_rel) == 1) update_blocked(s);
 }
 
 /* ---- rebuild ---- */
@@ -811,6 +833,8 @@ static void forget_queues(rl_mapping *m)
     }
     c->tasks_live = 0;
     c->stranded = 0;
+    c->workers = 0;
+    c->occupied = 0;
 }
 
 /* Merge two lists of tasks in the order of `seq`, linked by `next`. */
@@ -856,6 +880,7 @@ static void rebuild_claimed(rl_mapping *m, uint32_t i)
     rl_task *t = &m->tasks[i];
     rl_slot *slot = &m->slots[worker_of(t)];
     atomic_store_explicit(&slot->task, i, memory_order_relaxed);
+    m->control->occupied++;
     int blocked = (int)atomic_load_explicit(&slot->blocked, memory_order_relaxed);
     book(m->control, &m->classes[t->class_], -1, blocked);
     m->control->idle[worker_of(t) / 64] &= ~(UINT64_C(1) << (worker_of(t) % 64));
@@ -866,7 +891,10 @@ void rl_task_rebuild_end(rl_section *section)
     rl_mapping *m = &section->s->map;
     forget_queues(m);
     for (uint32_t i = 0; i < RL_MAX_SLOTS; i++) {
-        atomic_store_explicit(&m->slots[i].task, RL_NIL, memory_order_relaxed);
+        rl_slot *slot = &m->slots[i];
+        atomic_store_explicit(&slot->task, RL_NIL, memory_order_relaxed);
+        int live = atomic_load_explicit(&slot->state, memory_order_relaxed) != RL_SLOT_FREE;
+        m->control->workers += live && slot->role == RL_ROLE_WORKER;
     }
     for (uint32_t i = m->control->tasks.high_water; i-- > 0;) {
         rl_task *t = &m->tasks[i];
@@ -924,6 +952,7 @@ const char *rl_task_check(const rl_mapping *m)
 {
     const rl_control *c = m->control;
     uint32_t nfree = 0, nready = 0, nqueued = 0, nstranded = 0;
+    uint32_t nclaimed = 0, nedges = 0;
     int64_t used[RL_MAX_RESOURCES] = {0};
     for (uint32_t i = 0; i < c->tasks.high_water; i++) {
         const rl_task *t = &m->tasks[i];
@@ -935,7 +964,9 @@ const char *rl_task_check(const rl_mapping *m)
         if (state == RL_TASK_WAITING && (t->missing == 0 || t->missing != count_missing(m, t))) {
             return "task: waits for a wrong number of objects (T2)";
         }
+        nedges += state == RL_TASK_WAITING ? t->missing : 0;
         if (state != RL_TASK_CLAIMED) continue;
+        nclaimed++;
         uint32_t w = worker_of(t);
         if (w >= RL_MAX_SLOTS || atomic_load(&m->slots[w].state) == RL_SLOT_FREE) {
             return "task: claimed by nobody";
@@ -947,7 +978,10 @@ const char *rl_task_check(const rl_mapping *m)
         }
     }
     if (nfree != c->tasks.nfree) return "task: a free record is lost";
+    if (c->tasks_live != c->tasks.high_water - nfree) return "task: live count differs";
+    if (nedges + c->edges.nfree != c->edges.high_water) return "task: an edge is lost (T2)";
     if (nstranded != c->stranded) return "task: stranded count differs";
+    if (nclaimed != c->occupied) return "task: count of occupied workers differs (T6)";
     for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
         if (c->resources[r].available != c->resources[r].total - used[r]) {
             return "task: resource books differ (T4)";

@@ -11,6 +11,7 @@
  *   T4  available == total - sum of the demands of CLAIMED tasks, without the CPUs of those whose
  *       worker is blocked (derived).
  *   T5  A slot has at most one CLAIMED task.
+ *   T6  occupied == number of CLAIMED tasks; workers == number of live worker slots (derived).
  * FAIRNESS   The oldest head that fits runs. When a head has been passed over RL_PATIENCE times,
  *            younger tasks may no longer use the resources that it lacks: a task that wants many
  *            CPUs is not starved by small ones.
@@ -70,7 +71,8 @@ int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns);
  * end; it has left the idle set). */
 int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out);
 
-/* Worker: handles of the task's return objects and of its refs (not held: the task names them). */
+/* Worker: handles of the task's return objects and of its refs (not held: the task names them).
+ * The supervisor may ask for the returns of a stranded task. */
 int rl_task_returns(rl_session *s, rl_handle task, rl_handle *out, uint32_t n);
 int rl_task_refs(rl_session *s, rl_handle task, rl_handle *out, uint32_t n);
 
@@ -92,8 +94,8 @@ int rl_task_strand(rl_session *s, rl_handle task);
  * many of its returns are not sealed, `*raised` whether an exception stranded it. */
 int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open, int *raised);
 int rl_task_requeue(rl_session *s, rl_handle task);
-/* Supervisor: seal every return that is still open with `value` (inline or one block for each is
- * not possible: the value must be inline or nothing refers to the block), then finish. */
+/* Supervisor (of a stranded task) or worker (of its own): seal the returns that are still open with
+ * `values`, one for each and in their order, then finish. */
 int rl_task_fail(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues);
 
 /* Supervisor: what the scheduler has to know. */
@@ -101,7 +103,7 @@ typedef struct rl_load {
     uint32_t ready;      /* queued tasks */
     uint32_t runnable;   /* 1: the head of some queue may run now */
     uint32_t workers;    /* live */
-    uint32_t idle;
+    uint32_t idle;       /* workers that have no task */
     uint32_t blocked;    /* workers whose task waits */
     uint32_t stranded;
     uint32_t reports;

@@ -236,7 +236,10 @@ cdef class Session:
 
     def put(self, Encoded encoded not None):
         """Store a value and return a reference to it."""
-        cdef Stored stored = self.store(encoded)
+        return self.put_stored(self.store(encoded))
+
+    def put_stored(self, Stored stored not None):
+        """Make a stored value an object of its own; return a reference to it."""
         cdef rl_handle h
         check(rl_object_put(&self.s, &stored.value, &h))
         stored.taken()
@@ -486,26 +489,12 @@ cdef class Session:
             if rc == RL_EAGAIN:
                 return result
             check(rc)
+            job.load_returns()
             result.append((job, open_returns, bool(raised)))
 
     def requeue(self, Job job not None):
         """Have a stranded task run again."""
         check(rl_task_requeue(&self.s, job.job.task))
-
-    def fail(self, Job job not None, list values not None):
-        """Seal each open return of a stranded task with one of `values` (Stored), and end it."""
-        cdef uint32_t n = <uint32_t>len(values), i
-        cdef rl_value *array = <rl_value *>calloc(n + 1, sizeof(rl_value))
-        if array == NULL:
-            raise MemoryError()
-        try:
-            for i in range(n):
-                array[i] = (<Stored?>values[i]).value
-            check(rl_task_fail(&self.s, job.job.task, array, n))
-        finally:
-            free(array)
-        for value in values:
-            (<Stored>value).taken()
 
     def release_slot(self, uint32_t slot):
         """Give back all that a dead process held."""
@@ -655,6 +644,7 @@ cdef class ObjectRef:
     def __deepcopy__(self, memo):
         return self
 
+    @classmethod
     def __class_getitem__(cls, item):
         import types
         return types.GenericAlias(cls, item)
@@ -855,6 +845,25 @@ cdef class Job:
             raise IndexError(i)
         check(rl_task_finish(&self.session.s, self.job.task, self.returns_[i], &value.value))
         value.taken()
+
+    def open_returns(self):
+        """Return the indices of the return values that nobody has given yet."""
+        return [i for i in range(self.job.nreturns) if self.returned(i) is None]
+
+    def fail(self, list values not None):
+        """Give each open return value one of `values` (Stored), in order, and end the task."""
+        cdef uint32_t n = <uint32_t>len(values), i
+        cdef rl_value *array = <rl_value *>calloc(n + 1, sizeof(rl_value))
+        if array == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                array[i] = (<Stored?>values[i]).value
+            check(rl_task_fail(&self.session.s, self.job.task, array, n))
+        finally:
+            free(array)
+        for value in values:
+            (<Stored>value).taken()
 
     def strand(self):
         """Hand the task to the supervisor, to be run again."""

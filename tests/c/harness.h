@@ -115,19 +115,25 @@ static inline uint64_t pattern_word(uint64_t seed, uint64_t i)
 
 static inline void pattern_write(uint8_t *bytes, uint64_t nbytes, uint64_t seed)
 {
-    for (uint64_t i = 0; i < nbytes; i += 8) {
+    uint64_t i = 0;
+    for (; i + 8 <= nbytes; i += 8) {
         uint64_t word = pattern_word(seed, i / 8);
-        memcpy(bytes + i, &word, nbytes - i < 8 ? nbytes - i : 8);
+        memcpy(bytes + i, &word, 8);
     }
+    uint64_t last = pattern_word(seed, i / 8);
+    memcpy(bytes + i, &last, nbytes - i);
 }
 
 static inline int pattern_holds(const uint8_t *bytes, uint64_t nbytes, uint64_t seed)
 {
-    for (uint64_t i = 0; i < nbytes; i += 8) {
-        uint64_t word = pattern_word(seed, i / 8);
-        if (memcmp(bytes + i, &word, nbytes - i < 8 ? nbytes - i : 8) != 0) return 0;
+    uint64_t i = 0;
+    for (; i + 8 <= nbytes; i += 8) {
+        uint64_t word;
+        memcpy(&word, bytes + i, 8);
+        if (word != pattern_word(seed, i / 8)) return 0;
     }
-    return 1;
+    uint64_t last = pattern_word(seed, i / 8);
+    return memcmp(bytes + i, &last, nbytes - i) == 0;
 }
 
 /* ---- values ---- */

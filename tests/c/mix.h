@@ -89,15 +89,10 @@ static inline uint32_t mix_pick_some(mix_actor *a, rl_handle *out, uint32_t most
 static inline uint64_t mix_size(uint64_t seed)
 {
     uint64_t x = mix64(seed);
-    switch (x % 16) {
-    case 0: return (x >> 8) % (96 * KIB);
-    case 1:
-    case 2: return (x >> 8) % (6 * KIB);
-    case 3:
-    case 4:
-    case 5: return (x >> 8) % 512;
-    default: return (x >> 8) % (RL_INLINE + 1);
-    }
+    if (x % 128 == 0) return (x >> 8) % (96 * KIB);
+    if (x % 8 == 1) return (x >> 8) % (4 * KIB);
+    if (x % 4 == 2) return (x >> 8) % 512;
+    return (x >> 8) % (RL_INLINE + 1);
 }
 
 static inline uint64_t mix_return_seed(uint64_t seed, uint32_t k)
@@ -186,7 +181,7 @@ static inline void mix_wait(mix_actor *a)
     uint8_t ready[4];
     uint32_t nready, n = mix_pick_some(a, h, 4);
     if (n == 0) return;
-    int64_t deadline = rl_now_ns() + rng_below(&a->rng, 200) * INT64_C(1000);
+    int64_t deadline = rl_now_ns() + rng_below(&a->rng, 50) * INT64_C(1000);
     int err = rl_object_wait(&a->s, h, n, rng_below(&a->rng, n) + 1, (int)rng_below(&a->rng, 2),
                              deadline, ready, &nready);
     MIX_ALLOW(err, RL_ETIMEDOUT, EINTR);
@@ -303,22 +298,36 @@ static inline int mix_take(mix_actor *a, int64_t patience_ns)
     return err == 0;
 }
 
+/* Mostly where there is something to take: a worker that sleeps is killed outside all sections. */
+static inline void mix_work(mix_actor *a)
+{
+    rl_load load;
+    CHECK_EQ(rl_task_load(&a->s, &load), 0);
+    int blindly = rng_below(&a->rng, 64) == 0;
+    if (load.runnable || blindly) mix_take(a, blindly ? 50 * INT64_C(1000) : 0);
+}
+
 /* ---- an actor's life ---- */
+
+typedef struct mix_act {
+    void (*run)(mix_actor *);
+    uint32_t weight;
+} mix_act;
+
+static const mix_act mix_acts[] = {
+    {mix_put, 36},  {mix_read, 28}, {mix_hold_twice, 10}, {mix_release, 30}, {mix_show, 8},
+    {mix_find, 12}, {mix_wait, 3},  {mix_abandon, 12},    {mix_submit, 24},  {mix_work, 32},
+};
 
 static inline void mix_step(mix_actor *a)
 {
+    uint32_t total = 0, k = 0;
+    for (size_t i = 0; i < sizeof mix_acts / sizeof mix_acts[0]; i++) total += mix_acts[i].weight;
+    for (uint32_t dice = rng_below(&a->rng, total); dice >= mix_acts[k].weight; k++) {
+        dice -= mix_acts[k].weight;
+    }
+    mix_acts[k].run(a);
     a->steps++;
-    uint32_t dice = rng_below(&a->rng, 100);
-    if (dice < 18) mix_put(a);
-    else if (dice < 32) mix_read(a);
-    else if (dice < 37) mix_hold_twice(a);
-    else if (dice < 52) mix_release(a);
-    else if (dice < 56) mix_show(a);
-    else if (dice < 62) mix_find(a);
-    else if (dice < 66) mix_wait(a);
-    else if (dice < 72) mix_abandon(a);
-    else if (dice < 84) mix_submit(a);
-    else mix_take(a, rng_below(&a->rng, 8) ? 0 : 50 * INT64_C(1000));
 }
 
 static inline void mix_let_go(mix_actor *a)

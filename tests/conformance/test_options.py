@@ -139,20 +139,20 @@ def test_num_returns_true_means_one(ray: ModuleType) -> None:
     assert ray.get(f.remote()) == [7]
 
 
-def test_task_that_wants_all_cpus_waits_for_a_running_one(ray: ModuleType, gate: Gate) -> None:
+def test_task_that_wants_all_cpus_waits_for_a_running_one(
+    ray: ModuleType, new_gate: Callable[[], Gate]
+) -> None:
     @ray.remote
-    def held(path):
-        open(path).close()
+    def held(arrived, leave):
+        open(arrived).close()
+        open(leave).close()
 
-    @ray.remote(num_cpus=2)
-    def wide():
-        return "wide"
-
-    running, waiting = held.remote(gate.path), None
-    ray.wait([running], timeout=0.2)
-    waiting = wide.remote()
+    arrived, leave = new_gate(), new_gate()
+    held.remote(arrived.path, leave.path)
+    arrived.meet()
+    waiting = ray.remote(num_cpus=2)(lambda: "wide").remote()
     assert ray.wait([waiting], timeout=0.2) == ([], [waiting])
-    gate.open()
+    leave.open()
     assert ray.get(waiting) == "wide"
 
 

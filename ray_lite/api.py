@@ -1,0 +1,318 @@
+"""init, shutdown, put, get, wait: what a user calls, checked.
+
+Owns the rules about arguments and how a stored failure becomes a raised error. It must not know how
+tasks are run.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+from ray_lite import session
+from ray_lite._codec import encode
+from ray_lite._core import ObjectRef, Session
+from ray_lite._options import check_init_options
+from ray_lite._values import read
+from ray_lite.exceptions import GetTimeoutError
+from ray_lite.session import Connection
+
+T = TypeVar("T")
+
+
+class RayContext(Mapping[str, Any]):
+    """What `init` returns: facts about the session, by name. Usable in a with statement."""
+
+    def __init__(self, info: Mapping[str, Any]) -> None:
+        self.address_info = dict(info)
+        self.dashboard_url = ""
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __repr__(self) -> str:
+        return f"RayContext({self.address_info})"
+
+    def __enter__(self) -> "RayContext":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        shutdown()
+
+    def disconnect(self) -> None:
+        """End the session."""
+        shutdown()
+
+
+def init(address: str | None = None, **options: Any) -> RayContext:
+    """Start a session with this process as its driver.
+
+    Args:
+        address: None or "local"; there is nothing else to connect to.
+        **options: num_cpus (int >= 0; default: the CPUs this process may use),
+            object_store_memory (bytes >= 78,643,200; default: 30 % of the memory), resources
+            ({name: amount}), namespace, ignore_reinit_error, log_to_driver (default True),
+            runtime_env ({"env_vars": ...}). Ray's other keywords are accepted and do nothing; one
+            warning names them.
+
+    Returns:
+        Facts about the session.
+
+    Raises:
+        RuntimeError: A session is up already, this is a worker, or a keyword is unknown.
+        ValueError: A value out of range, or a store that does not fit into memory.
+        TypeError: A value of the wrong type.
+        RaySystemError: The supervisor did not start.
+    """
+    checked = check_init_options({"address": address, **options})
+    connection = session.current()
+    if connection is not None and connection.core.is_over and not connection.is_worker:
+        session.close_session()
+        connection = None
+    if connection is not None:
+        if connection.is_worker:
+            raise RuntimeError("init() was called in a task: its session is up, just use it")
+        if not checked.ignore_reinit_error:
+            raise RuntimeError(
+                "Maybe you called ray.init twice: a session is up already. Call shutdown() first, "
+                "or pass ignore_reinit_error=True to keep it"
+            )
+        return RayContext(_context_info(connection))
+    connection = session.open_session(checked)
+    return RayContext(_context_info(connection))
+
+
+def _context_info(connection: Connection) -> dict[str, Any]:
+    core = connection.core
+    return {
+        "address": "local",
+        "node_ip_address": "127.0.0.1",
+        "node_id": f"{core.segments.cookie:056x}",
+        "session_id": f"{core.segments.cookie:016x}",
+        "object_store_memory": core.segments.capacity,
+        "namespace": connection.namespace,
+        "webui_url": "",
+        **connection.info,
+    }
+
+
+def shutdown(*, wait_for_processes: bool = False) -> None:
+    """End the session: all its processes are gone when this returns. Harmless without one.
+
+    Args:
+        wait_for_processes: Accepted for Ray; the processes are always waited for.
+    """
+    session.close_session()
+
+
+def is_initialized() -> bool:
+    """Return whether this process is in a session."""
+    return session.current() is not None
+
+
+def connect() -> Connection:
+    """Return this process's connection, starting a session with default options if need be."""
+    return session.ensure(init)
+
+
+# ---- put, get, wait ----
+
+
+def put(value: T, *, _owner: object = None, _tensor_transport: object = None) -> "ObjectRef[T]":
+    """Store `value` and return a reference to it.
+
+    Args:
+        value: Anything that pickle or cloudpickle can carry; a snapshot is taken. The bytes of
+            contiguous arrays, at any depth, are copied once and read in place.
+        _owner: Accepted for Ray; an object has no owner here, it lives while it is referred to.
+        _tensor_transport: Accepted for Ray.
+
+    Raises:
+        TypeError: `value` is an ObjectRef (put it in a list), or cannot be pickled.
+        ObjectStoreFullError: No room, and none was made for 10 s; nothing was stored.
+    """
+    core = connect().core
+    if isinstance(value, ObjectRef):
+        raise TypeError(
+            "put() of an ObjectRef: it refers to a stored value already; use it as it is, or put "
+            "a list that holds it"
+        )
+    try:
+        encoded = encode(value)
+    except TypeError as error:
+        raise TypeError(f"Could not serialize the put value {_short(value)}: {error}") from error
+    return core.put(encoded)
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+@overload
+def get(refs: "ObjectRef[T]", *, timeout: float | None = None) -> T: ...
+@overload
+def get(refs: "Sequence[ObjectRef[T]]", *, timeout: float | None = None) -> list[T]: ...
+@overload
+def get(refs: Any, *, timeout: float | None = None) -> Any: ...
+def get(refs: Any, *, timeout: float | None = None) -> Any:
+    """Return the value of a reference, or the list of values of a list of references.
+
+    Args:
+        refs: An ObjectRef or a list of them.
+        timeout: Seconds to wait, >= 0; None, or -1, waits for ever.
+
+    Returns:
+        A new object at each call, but arrays: read-only views of shared memory, which they keep.
+
+    Raises:
+        GetTimeoutError: Not all were there in time.
+        RayTaskError: A task failed; also an instance of the exception that it raised. Of a list,
+            the first failure there is, without waiting for the rest.
+        RayError: What else happened to a task, e.g. WorkerCrashedError.
+        ValueError: Not a reference or a list; a negative timeout; a reference of another session.
+        TypeError: An item of the list is not an ObjectRef.
+    """
+    core = connect().core
+    seconds = _check_get_timeout(timeout)
+    if isinstance(refs, ObjectRef):
+        _check_session(core.owns(refs), refs)
+        if not core.is_ready(refs) and not core.wait([refs], 1, seconds, False)[0]:
+            raise _not_ready(1, 1, timeout)
+        return read(core, refs)
+    if not isinstance(refs, list):
+        raise ValueError(
+            f"Invalid type of object refs, {type(refs).__name__}, is given: get() takes an "
+            "ObjectRef or a list of ObjectRefs"
+        )
+    for ref in refs:
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(
+                f"Attempting to call `get` on the value {_short(ref)}, which is not an ObjectRef "
+                f"but of type {type(ref).__name__}"
+            )
+        _check_session(core.owns(ref), ref)
+    return _get_list(core, refs, seconds, timeout)
+
+
+def _get_list(
+    core: Session, refs: list[ObjectRef[Any]], seconds: float | None, timeout: float | None
+) -> list[Any]:
+    flags = core.wait(refs, len(refs), seconds, True)
+    if all(flags):
+        return [read(core, ref) for ref in refs]
+    for ref, ready in zip(refs, flags, strict=True):
+        if ready:
+            read(core, ref)  # raises if it is the failure that ended the wait
+    raise _not_ready(flags.count(0), len(refs), timeout)
+
+
+def _not_ready(missing: int, count: int, timeout: float | None) -> GetTimeoutError:
+    return GetTimeoutError(
+        f"Get timed out: some object(s) not ready. {missing} of {count} had no value after "
+        f"{timeout} s; raise the timeout, or wait() for those that are"
+    )
+
+
+def _check_get_timeout(timeout: Any) -> float | None:
+    """Return `timeout` as seconds, None for ever."""
+    if timeout is None or (timeout == -1 and not isinstance(timeout, bool)):
+        return None
+    seconds = _number("get", timeout)
+    if seconds < 0:
+        raise ValueError(
+            f"get(timeout={timeout!r}): give seconds >= 0, or None (or -1) to wait for ever"
+        )
+    return None if math.isinf(seconds) else seconds
+
+
+def _number(call: str, timeout: Any) -> float:
+    try:
+        seconds = float(timeout) if not isinstance(timeout, str) else math.nan
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise ValueError(f"{call}(timeout={timeout!r}): give a number of seconds, or None")
+    return seconds
+
+
+def _check_session(owned: bool, ref: ObjectRef) -> None:
+    if not owned:
+        raise ValueError(
+            f"{ref!r}: owner is unknown, it belongs to no live session of this process (shutdown "
+            "ends all references); make it again"
+        )
+
+
+def wait(
+    ray_waitables: "list[ObjectRef[T]]",
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> "tuple[list[ObjectRef[T]], list[ObjectRef[T]]]":
+    """Wait until `num_returns` of the references have a value or a failure.
+
+    Args:
+        ray_waitables: Distinct ObjectRefs.
+        num_returns: How many to wait for, 1 to len(ray_waitables).
+        timeout: Seconds, >= 0; None waits for ever.
+        fetch_local: Accepted for Ray; everything is local.
+
+    Returns:
+        (ready, not_ready), both in the order given; at most num_returns are in the first.
+
+    Raises:
+        TypeError: Not a list of ObjectRefs.
+        ValueError: Duplicates, num_returns or timeout out of range.
+    """
+    core = connect().core
+    refs = ray_waitables
+    _check_waitables(refs)
+    seconds = None if timeout is None else _number("wait", timeout)
+    if seconds is not None and seconds < 0:
+        raise ValueError(f"wait(timeout={timeout!r}): give seconds >= 0, or None to wait for ever")
+    if not refs:
+        return [], []
+    need = _check_num_returns(num_returns, len(refs))
+    for ref in refs:
+        _check_session(core.owns(ref), ref)
+    flags = core.wait(refs, need, None if seconds == math.inf else seconds, False)
+    ready: list[ObjectRef[T]] = []
+    rest: list[ObjectRef[T]] = []
+    for ref, flag in zip(refs, flags, strict=True):
+        (ready if flag and len(ready) < need else rest).append(ref)
+    return ready, rest
+
+
+def _check_waitables(refs: Any) -> None:
+    if not isinstance(refs, list):
+        raise TypeError(
+            f"wait() takes a list of ObjectRefs, not {type(refs).__name__}"
+            + ("; put the reference in a list" if isinstance(refs, ObjectRef) else "")
+        )
+    for ref in refs:
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"wait() takes a list of ObjectRefs; it holds {_short(ref)}")
+    if len(set(refs)) != len(refs):
+        raise ValueError("wait() takes a list of unique ObjectRefs; one of them is there twice")
+
+
+def _check_num_returns(num_returns: Any, count: int) -> int:
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int | float):
+        raise TypeError(f"wait(num_returns={num_returns!r}): give a whole number")
+    if num_returns != int(num_returns):
+        raise TypeError(f"wait(num_returns={num_returns!r}): give a whole number")
+    if not 1 <= num_returns <= count:
+        raise ValueError(
+            f"wait(num_returns={num_returns}) of {count} references: give 1 to {count}"
+        )
+    return int(num_returns)

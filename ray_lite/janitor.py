@@ -1,0 +1,70 @@
+"""The janitor: what has to happen when a worker has died, in the order in which it must happen.
+
+Owns that order: first the processes that the worker left behind, for they may still read its views;
+then its slot, with everything that it held. It must not know what becomes of the worker's task:
+the core strands it, the scheduler decides.
+"""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from ray_lite import _core
+
+
+def describe_status(pid: int, status: int) -> str:
+    """Return how a process ended, from its wait status, in words."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"worker {pid} exited with status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    hint = "; was the machine out of memory?" if -code == signal.SIGKILL else ""
+    return f"worker {pid} was killed by signal {-code} ({name}){hint}"
+
+
+def sweep(pid: int, keep: set[int]) -> None:
+    """Kill what the dead worker `pid` left behind: its process group, and orphans of it.
+
+    The supervisor is a subreaper, so an orphan is its child now: every child that is not in `keep`.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    while orphans := [child for child in _children() if child not in keep]:
+        for orphan in orphans:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(orphan, 0)
+
+
+def _children() -> list[int]:
+    """Return the pids of this process's children."""
+    me = os.getpid()
+    path = Path(f"/proc/{me}/task/{me}/children")
+    try:
+        return [int(pid) for pid in path.read_text().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return [pid for pid in _all_pids() if _parent_of(pid) == me]
+
+
+def _all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _parent_of(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def give_back(core: _core.Session, pid: int) -> None:
+    """Release the slot of a dead process, if it had got one."""
+    for slot, owner, _, _ in core.slots():
+        if owner == pid:
+            core.release_slot(slot)

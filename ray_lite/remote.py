@@ -1,0 +1,296 @@
+"""@remote on functions: how a call becomes a submitted task.
+
+Owns exporting functions (each once a session), checking a call against the signature, and the bits
+of a task's record that the Python layer reads back (Mode). It must not know how tasks are run.
+"""
+
+import enum
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar, overload
+
+from ray_lite import api
+from ray_lite._codec import encode, encode_call
+from ray_lite._core import ObjectRef
+from ray_lite._options import TaskOptions, parse_task_options
+from ray_lite.session import Connection
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Mode(enum.IntFlag):
+    """The option bits of a task's record."""
+
+    DYNAMIC = 1  # num_returns="dynamic"
+    RETRY = 2  # retry_exceptions: the export says which
+    NAMED = 4  # the record's name is from options, not the function's
+
+
+class Export(NamedTuple):
+    """What a worker needs of a function, stored once a session."""
+
+    function: Callable[..., Any]
+    name: str
+    retry_exceptions: bool | tuple[type[Exception], ...]
+
+
+class _Prepared(NamedTuple):
+    """All of a call but its arguments, made once a session."""
+
+    connection: Connection
+    function: ObjectRef[Any]
+    class_: int
+    nreturns: int
+    name: bytes
+    max_retries: int
+    mode: int
+    single: bool  # .remote() gives the reference itself, not a list
+
+
+class _Signature:
+    """Checks calls against a function's signature; the common case without inspect."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._signature = inspect.signature(function)
+        parameters = self._signature.parameters.values()
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        positional = [p for p in parameters if p.kind in plain]
+        self._least = sum(p.default is p.empty for p in positional)
+        variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self._most = sys.maxsize if variadic else len(positional)
+        if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+            self._most = -1  # a keyword is needed: always ask inspect
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise TypeError if the function cannot be called like that."""
+        if not kwargs and self._least <= len(args) <= self._most:
+            return
+        self._signature.bind(*args, **kwargs)
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function that runs as a task. Made by `@remote`.
+
+    Args:
+        function: The function; reusable in later sessions.
+        options: As they were given to the decorator, checked.
+    """
+
+    def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
+        self._function = function
+        self._options = options
+        self._signature = _Signature(function)
+        self._prepared: _Prepared | None = None
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        name = getattr(self._function, "__name__", "f")
+        raise TypeError(
+            f"Remote functions cannot be called directly. Instead of running '{name}()', try "
+            f"'{name}.remote()'."
+        )
+
+    def __repr__(self) -> str:
+        return f"RemoteFunction({self._function.__module__}.{self._function.__qualname__})"
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit one call and return at once.
+
+        Args:
+            *args: An ObjectRef here, or as a keyword's value, arrives as its value, once that is
+                there; one inside a container arrives as an ObjectRef.
+            **kwargs: As args.
+
+        Returns:
+            An ObjectRef, a list of num_returns of them (num_returns > 1), or None (0).
+
+        Raises:
+            TypeError: The arguments do not fit the signature, or cannot be pickled.
+        """
+        prepared = self._prepared
+        if prepared is None or prepared.connection.core.is_over:
+            prepared = self._prepare()
+        self._signature.check(args, kwargs)
+        return _submit(prepared, self._function, args, kwargs)
+
+    def options(self, **options: Any) -> "_FunctionWithOptions":
+        """Return a wrapper whose `.remote` uses these options over the decorator's.
+
+        Raises:
+            ValueError: An unknown keyword, or a value out of range.
+            TypeError: A value of the wrong type.
+        """
+        generator = _is_generator_function(self._function)
+        checked = parse_task_options(options, is_generator=generator, base=self._options)
+        return _FunctionWithOptions(self._function, checked)
+
+    def _prepare(self) -> _Prepared:
+        self._prepared = _prepare(api.connect(), self._function, self._options)
+        return self._prepared
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_function": self._function, "_options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Inside a recursive function's own pickle the function is not complete yet, so anything
+        # that looks into it has to wait until the first use.
+        self.__dict__.update(state)
+        self._prepared = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_signature":
+            self._signature = _Signature(self._function)
+            return self._signature
+        raise AttributeError(f"'RemoteFunction' object has no attribute '{name}'")
+
+
+class _FunctionWithOptions:
+    """What `.options()` returns: `.remote` and no more."""
+
+    def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
+        self._function = function
+        self._options = options
+        self._signature = _Signature(function)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit one call; see RemoteFunction.remote."""
+        prepared = _prepare(api.connect(), self._function, self._options)
+        self._signature.check(args, kwargs)
+        return _submit(prepared, self._function, args, kwargs)
+
+
+def _submit(
+    prepared: _Prepared, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    try:
+        encoded = encode_call(args, kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"Could not serialize the argument of a task {_qualified_name(function)}: {error}"
+        ) from error
+    refs = prepared.connection.core.submit(
+        prepared.function,
+        encoded,
+        prepared.class_,
+        prepared.nreturns,
+        prepared.name,
+        prepared.max_retries,
+        prepared.mode,
+    )
+    if prepared.single:
+        return refs[0]
+    return refs or None
+
+
+def _prepare(
+    connection: Connection, function: Callable[..., Any], options: TaskOptions
+) -> _Prepared:
+    """Export `function` and put the options into the core's terms."""
+    options.check_at_call()
+    returns = options.num_returns
+    if returns == "streaming":
+        raise NotImplementedError(
+            f"{_qualified_name(function)} is a generator function, and streaming generators "
+            'come in a later version: give num_returns="dynamic", or the number of its values'
+        )
+    nreturns = 1 if isinstance(returns, str) else returns
+    mode = Mode.DYNAMIC if returns == "dynamic" else Mode(0)
+    if options.retry_exceptions:
+        mode |= Mode.RETRY
+    if options.name is not None:
+        mode |= Mode.NAMED
+    name = options.name or getattr(function, "__name__", "task")
+    return _Prepared(
+        connection,
+        _export(connection, function, options.retry_exceptions),
+        connection.core.scheduling_class(options.demand()),
+        nreturns,
+        name.encode(),
+        options.max_retries,
+        int(mode),
+        nreturns == 1,
+    )
+
+
+def _export(
+    connection: Connection,
+    function: Callable[..., Any],
+    retry_exceptions: bool | tuple[type[Exception], ...],
+) -> ObjectRef[Any]:
+    """Store `function` for the workers, once a session; later changes to it are not seen."""
+    key = (function, retry_exceptions)
+    ref: ObjectRef[Any] | None = connection.cache.get(key)
+    if ref is None:
+        export = Export(function, getattr(function, "__name__", "task"), retry_exceptions)
+        try:
+            encoded = encode(tuple(export))
+        except TypeError as error:
+            raise TypeError(
+                f"Could not serialize the function {_qualified_name(function)}: {error}"
+            ) from error
+        ref = connection.core.put(encoded)
+        connection.cache[key] = ref
+    return ref
+
+
+def _qualified_name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', function)}"
+
+
+def _is_generator_function(function: Callable[..., Any]) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+@overload
+def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(**options: Any) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
+def remote(*args: Any, **options: Any) -> Any:
+    """Make a function a task: `@remote`, `@remote(num_cpus=2)`, `remote(f)`.
+
+    Args:
+        *args: The function, and nothing else with it.
+        **options: num_returns, num_cpus, resources, max_retries (or num_retries),
+            retry_exceptions, name, ...; see ray_lite._options.TaskOptions.
+
+    Returns:
+        A RemoteFunction, or a decorator that makes one.
+
+    Raises:
+        AssertionError: Arguments that are neither one function nor only keywords, as in Ray.
+        TypeError: What is decorated is not a function; an option of the wrong type.
+        ValueError: An unknown option, one out of range, or an `async def` function.
+    """
+    if len(args) == 1 and not options and callable(args[0]):
+        return _make_remote(args[0], {})
+    if args or not options:
+        raise AssertionError(
+            "The @ray.remote decorator must be applied either with no arguments and no "
+            "parentheses, for example '@ray.remote', or it must be applied using some of the "
+            "keyword arguments, for example '@ray.remote(num_returns=2)'."
+        )
+    return functools.partial(_make_remote, options=options)
+
+
+def _make_remote(function: Any, options: Mapping[str, Any]) -> RemoteFunction[Any, Any]:
+    if inspect.isclass(function):
+        raise NotImplementedError(
+            f"{function.__name__} is a class: actors come in a later version; use functions"
+        )
+    if not inspect.isfunction(function):
+        raise TypeError(
+            "The @ray.remote decorator must be applied to either a function or a class, not to "
+            f"{type(function).__name__}; wrap it in a function of your own"
+        )
+    if inspect.iscoroutinefunction(function):
+        raise ValueError(
+            f"'async def' should not be used for remote tasks: {function.__name__} would have no "
+            "event loop. Make it a plain function that calls asyncio.run()"
+        )
+    generator = _is_generator_function(function)
+    return RemoteFunction(function, parse_task_options(options, is_generator=generator))
+
+

@@ -1,0 +1,312 @@
+"""What is stored for each outcome of a task: the one home of the num_returns rules.
+
+Owns the table below (design of generators: one engine, several views). It must not know where tasks
+come from or how arguments are found; it is given a job, a way to run the user's function, and asks
+`Retry` whether an exception is worth another attempt.
+
+    num_returns  outcome                          stored
+    n            n values                         each as it is yielded; the last at the end
+                 fewer                            those; ValueError on the rest
+                 more                             those; ValueError on the last; generator closed
+                 an exception midway              those before; the exception on the rest
+                 an exception after the n-th      those; the exception on the last
+                 a value that cannot be pickled   those before; TypeError on it and the rest
+    "dynamic"    k values                         one DynamicObjectRefGenerator of k references
+                 an exception after k values      one of k + 1; the last raises it
+    0            anything                         nothing; values and exceptions are printed
+
+A second attempt (after a crash, or an exception that is to be retried) must yield again what is
+visible already; where it does not, the rest fails with StreamingGeneratorReplayInconsistentError.
+"""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ray_lite import _core
+from ray_lite._codec import encode, encode_refs
+from ray_lite._values import store_failure
+from ray_lite.exceptions import (
+    StreamingGeneratorReplayInconsistentError,
+    dumps_error,
+    error_text,
+    make_task_error,
+)
+
+
+class StrandedError(Exception):
+    """The task was handed back to be run again; nothing more is to be stored."""
+
+
+class Returns:
+    """Stores what one run of a task brings forth.
+
+    Args:
+        core: The worker's session.
+        job: The task; finished, failed or stranded when `deliver` returns.
+        name: The task's name in errors.
+        wants_retry: Whether an exception of the user's function is worth another attempt.
+    """
+
+    def __init__(
+        self,
+        core: _core.Session,
+        job: _core.Job,
+        name: str,
+        wants_retry: Callable[[BaseException], bool],
+    ) -> None:
+        self._core = core
+        self._job = job
+        self._name = name
+        self._wants_retry = wants_retry
+
+    def deliver(self, call: Callable[[], Any], *, dynamic: bool) -> None:
+        """Run the user's function and store its outcome."""
+        try:
+            try:
+                result = call()
+            except SystemExit:
+                raise
+            except BaseException as error:
+                self.fail(self._envelope_or_strand(error))
+                return
+            if dynamic:
+                self._deliver_dynamic(result)
+            elif self._job.nreturns == 0:
+                self._deliver_nothing(result)
+            elif inspect.isgenerator(result):
+                self._deliver_values(result, ends_at_count=False)
+            elif self._job.nreturns == 1:
+                self._deliver_one(result)
+            else:
+                self._deliver_sequence(result)
+        except StrandedError:
+            pass
+
+    def fail(self, data: bytes) -> None:
+        """Store the failure `data` (an envelope) in every return that is still open; end the task.
+
+        A task without returns has nowhere to put it: it is printed.
+        """
+        if self._job.nreturns == 0:
+            _print(error_text(data))
+        self._fail(data)
+
+    # ---- the outcomes ----
+
+    def _deliver_one(self, value: Any) -> None:
+        stored, failure = self._store(value)
+        if stored is None:
+            self._fail(failure)
+        else:
+            _flush()
+            self._job.finish_with(0, stored)
+
+    def _deliver_sequence(self, values: Any) -> None:
+        """Store the items of a list, tuple, array, ...: anything with a length."""
+        try:
+            length = len(values)
+            items = iter(values)
+        except TypeError as error:
+            self._fail(self._envelope(error))
+            return
+        if length != self._job.nreturns:
+            self._fail(self._wrong_count(length))
+            return
+        self._deliver_values(items, ends_at_count=True)
+
+    def _deliver_values(self, items: Iterator[Any], *, ends_at_count: bool) -> None:
+        """Store value by value; none is on the heap when the next one is asked for.
+
+        The last is held back until it is known to be the last: at once when the number of values
+        was known before (`ends_at_count`).
+        """
+        last = self._job.nreturns - 1
+        for i in range(last + 1):
+            stored, failure = self._store_next(items, i)
+            if stored is not None and i == last and not ends_at_count:
+                failure = self._end_of(items)
+            if failure or stored is None:
+                self._close(items)
+                self._fail_at(i, failure)
+                return
+            if not self._give(i, stored):
+                self._close(items)
+                self._fail(self._inconsistent(i, "is another value than the one"))
+                return
+        _flush()
+        self._job.finish()
+
+    def _deliver_dynamic(self, result: Any) -> None:
+        """Store each value as an object of its own; show them all at the end."""
+        if not inspect.isgenerator(result):
+            error = ValueError(
+                f'Task {self._name} has num_returns="dynamic" and must return a generator, not '
+                f"{type(result).__name__}"
+            )
+            self._fail(self._envelope(error))
+            return
+        refs: list[_core.ObjectRef[Any]] = []
+        while True:
+            stored, failure = self._store_next(result, None)
+            if stored is None:
+                break
+            refs.append(self._core.put_stored(stored))
+        if failure:
+            self._close(result)
+            refs.append(self._core.put_stored(store_failure(self._core, failure)))
+        _flush()
+        self._job.finish_with(0, self._core.store(encode_refs(refs)))
+
+    def _deliver_nothing(self, result: Any) -> None:
+        """num_returns=0: the body runs to its end; what has no reference to go to is printed."""
+        if inspect.isgenerator(result):
+            self._drain(result)
+        _flush()
+        self._job.finish()
+
+    def _drain(self, generator: Any) -> None:
+        count = 0
+        try:
+            for _ in generator:
+                count += 1
+        except SystemExit:
+            raise
+        except BaseException as error:
+            _print(error_text(self._envelope_or_strand(error)))
+        if count:
+            _print(
+                f"Task {self._name} yielded {count} values, but num_returns=0 leaves them no "
+                "reference; they were dropped"
+            )
+
+    # ---- steps ----
+
+    def _store_next(self, items: Iterator[Any], i: int | None) -> tuple[_core.Stored | None, bytes]:
+        """Ask for the next value and store it: (stored, b"") or (None, the failure in its place).
+
+        At the end of the items: (None, b"") where any number of them is right (i is None).
+        """
+        try:
+            value = next(items)
+        except StopIteration:
+            return None, b"" if i is None else self._wrong_count(i)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            return None, self._envelope_or_strand(error)
+        return self._store(value)
+
+    def _end_of(self, items: Iterator[Any]) -> bytes:
+        """Return b"" if the generator ends here, else the failure for the last reference."""
+        try:
+            next(items)
+        except StopIteration:
+            return b""
+        except SystemExit:
+            raise
+        except BaseException as error:
+            return self._envelope_or_strand(error)
+        error = ValueError(
+            f"Task {self._name} yielded more than num_returns={self._job.nreturns} values; its "
+            'last reference says so. Give the right number, or num_returns="dynamic"'
+        )
+        return self._envelope(error)
+
+    def _store(self, value: Any) -> tuple[_core.Stored | None, bytes]:
+        """Write `value` to shared memory: (stored, b""), or (None, the failure in its place)."""
+        try:
+            return self._core.store(encode(value)), b""
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            return None, self._envelope(error)
+
+    def _give(self, i: int, stored: _core.Stored) -> bool:
+        """Make value i visible; False if an earlier attempt has shown another one.
+
+        Only tasks that may be run again pay for a fingerprint.
+        """
+        if self._job.max_retries == 0:
+            self._job.give(i, stored)
+            return True
+        fingerprint = stored.fingerprint()
+        before = self._job.returned(i) if self._job.attempt else None
+        if before is None:
+            self._job.give(i, stored)
+        return before in (None, fingerprint)
+
+    def _close(self, items: Iterator[Any]) -> None:
+        """Run the `finally` blocks of a generator that is not driven further."""
+        if not inspect.isgenerator(items):
+            return
+        try:
+            items.close()
+        except SystemExit:
+            raise
+        except BaseException as error:
+            _print(f"While {self._name} was closed: {error_text(self._envelope(error))}")
+
+    # ---- failures ----
+
+    def _fail(self, data: bytes) -> None:
+        """Store `data` in every open return and end the task."""
+        count = len(self._job.open_returns())
+        _flush()
+        self._job.fail([store_failure(self._core, data) for _ in range(count)])
+
+    def _fail_at(self, i: int, data: bytes) -> None:
+        """As _fail, for an attempt that ended before its value i.
+
+        When an earlier attempt had shown that value, the two are not the same computation.
+        """
+        if self._job.attempt and self._job.returned(i) is not None:
+            data = self._inconsistent(i, f"did not come, unlike the one ({error_text(data)})")
+        self._fail(data)
+
+    def _envelope(self, error: BaseException) -> bytes:
+        return dumps_error(make_task_error(self._name, error, pid=os.getpid()))
+
+    def _envelope_or_strand(self, error: BaseException) -> bytes:
+        """Return the failure for an exception of the user's code, unless it is to be retried."""
+        data = self._envelope(error)
+        if self._may_retry() and self._wants_retry(error):
+            _print(
+                f"Task {self._name} raised (attempt {self._job.attempt + 1}); it will be run "
+                f"again:\n{error_text(data)}"
+            )
+            _flush()
+            self._job.strand()
+            raise StrandedError
+        return data
+
+    def _may_retry(self) -> bool:
+        most = self._job.max_retries
+        return most < 0 or self._job.attempt < most
+
+    def _wrong_count(self, count: int) -> bytes:
+        error: Exception = ValueError(
+            f"Task returned {count} objects, but num_returns={self._job.nreturns}. Task "
+            f'{self._name} must give that many values; num_returns="dynamic" takes any number'
+        )
+        return self._envelope(error)
+
+    def _inconsistent(self, i: int, how: str) -> bytes:
+        error = StreamingGeneratorReplayInconsistentError(
+            f"Task {self._name} was run again (attempt {self._job.attempt + 1}), and value {i} "
+            f"{how} that was visible already. A generator that may be run again must yield the "
+            "same values each time; give max_retries=0 to one that cannot"
+        )
+        return self._envelope(error)
+
+
+def _flush() -> None:
+    """What a task printed goes out before its value: the session may end as soon as that is there."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

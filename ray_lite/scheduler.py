@@ -1,0 +1,256 @@
+"""The scheduler: pure judgement. Events in, instructions out; no I/O, no clock, no processes.
+
+Owns how many workers there should be, and what becomes of a task whose worker died or that raised
+an exception to be retried. It must not know how a worker is started or a task is failed: the
+supervisor does what the instructions say and reports what happened. Which queued task may run now
+is decided in C, by the limits that were written on these instructions.
+
+    Started ─┐
+    Joined   │                    ┌─► StartWorker
+    Exited   ├──► handle(event) ──┼─► DismissWorker
+    Loaded   │                    ├─► Requeue, Fail, Finish
+    Stranded │                    ├─► SetGrowable
+    Ticked ──┘                    └─► Warn
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+IDLE_TICKS: Final = 5  # seconds that a worker above the number of CPUs may idle
+MAX_WORKERS: Final = 240  # of 256 slots
+START_FAILURES: Final = 3  # workers in a row that die before they join
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A worker process has claimed its slot."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A worker process has ended; what it held has been given back."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the queues and the workers look like now."""
+
+    runnable: bool  # the head of some queue may run now
+    workers: int  # that have joined
+    idle: int  # of them, that have no task
+    blocked: int  # of them, whose task waits and has lent its CPU
+    infeasible: int | None = None  # a class that wants more than there is
+
+
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """A task has lost its worker, or raised an exception that its options say to retry."""
+
+    task: int  # the supervisor's name for it
+    name: str
+    attempt: int  # from 0
+    max_retries: int  # < 0: without end
+    open_returns: int  # return values that are not stored yet
+    nreturns: int
+    raised: bool
+    cause: str = ""  # how the worker ended
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """About a second has passed."""
+
+
+Event: TypeAlias = Joined | Exited | Loaded | Stranded | Ticked
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Fork a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class DismissWorker:
+    """Ask one idle worker to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Run the task again."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The task had stored all its values; only its end is missing."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Fail what is open of the task, as a crash."""
+
+    task: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetGrowable:
+    """Have the core ring, or not, when a task finds every worker occupied."""
+
+    growable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Tell the user."""
+
+    message: str
+
+
+Instruction: TypeAlias = (
+    StartWorker | DismissWorker | Requeue | Finish | Fail | SetGrowable | Warn
+)
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """Decides; see the module's picture."""
+
+    #: Workers that are kept: as many as there are CPUs.
+    base: int
+    #: Workers that were started and have not joined, nor died.
+    starting: int = 0
+    #: Workers that have joined and not died.
+    joined: set[int] = field(default_factory=set)
+    #: Workers in a row that died before they joined.
+    failed_starts: int = 0
+    #: Ticks in a row at which there was an idle worker too many.
+    idle_ticks: int = 0
+    #: What the core was told last.
+    growable: bool = False
+    #: Classes about which the user has been told that they cannot run.
+    warned: set[int] = field(default_factory=set)
+    #: The last known load.
+    load: Loaded = field(default_factory=lambda: Loaded(False, 0, 0, 0))
+
+    @property
+    def most_active(self) -> int:
+        """How many workers may be at work at once; those whose task waits do not count."""
+        return max(4 * self.base, 16)
+
+    def start(self) -> list[Instruction]:
+        """Return what is to be done first: as many workers as CPUs, at least one."""
+        self.starting = max(self.base, 1)
+        instructions: list[Instruction] = [StartWorker() for _ in range(self.starting)]
+        return instructions + self._set_growable()
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """Return what is to be done about `event`."""
+        match event:
+            case Joined(pid):
+                self.starting -= 1
+                self.failed_starts = 0
+                self.joined.add(pid)
+                return self._set_growable()
+            case Exited(pid):
+                return self._worker_ended(pid)
+            case Loaded():
+                self.load = event
+                return self._warn_of_infeasible(event) + self._grow()
+            case Stranded():
+                return [self._judge(event)]
+            case Ticked():
+                return self._shrink()
+
+    def validate(self) -> None:
+        """Raise AssertionError if the state contradicts itself."""
+        assert self.starting >= 0, self
+        assert self.idle_ticks >= 0, self
+        assert len(self.joined) + self.starting <= MAX_WORKERS, self
+
+    # ---- workers ----
+
+    def _worker_ended(self, pid: int) -> list[Instruction]:
+        if pid in self.joined:
+            self.joined.discard(pid)
+            return self._refill()
+        self.starting -= 1
+        self.failed_starts += 1
+        if self.failed_starts < START_FAILURES:
+            return self._refill()
+        self.failed_starts = 0
+        return [Warn(f"{START_FAILURES} workers in a row ended before they could take a task")]
+
+    def _refill(self) -> list[Instruction]:
+        """Keep as many workers as CPUs."""
+        missing = max(self.base, 1) - len(self.joined) - self.starting
+        instructions: list[Instruction] = [StartWorker() for _ in range(max(missing, 0))]
+        self.starting += len(instructions)
+        return instructions + self._set_growable()
+
+    def _grow(self) -> list[Instruction]:
+        """Start one more worker if a task could run and every worker has one."""
+        wanted = self.load.runnable and self.load.idle == 0 and self.starting == 0
+        if not wanted or not self._may_grow():
+            return self._set_growable()
+        self.starting += 1
+        return [StartWorker(), *self._set_growable()]
+
+    def _may_grow(self) -> bool:
+        active = len(self.joined) - self.load.blocked
+        return active < self.most_active and len(self.joined) + self.starting < MAX_WORKERS
+
+    def _set_growable(self) -> list[Instruction]:
+        """One worker at a time: while one starts, nobody needs to ring."""
+        growable = self.starting == 0 and self._may_grow()
+        if growable == self.growable:
+            return []
+        self.growable = growable
+        return [SetGrowable(growable)]
+
+    def _shrink(self) -> list[Instruction]:
+        """Dismiss a worker that was started while others waited, once it has idled long enough."""
+        surplus = len(self.joined) > max(self.base, 1) and self.load.idle > 0
+        self.idle_ticks = self.idle_ticks + 1 if surplus else 0
+        if self.idle_ticks < IDLE_TICKS:
+            return []
+        self.idle_ticks = 0
+        return [DismissWorker()]
+
+    # ---- tasks ----
+
+    def _judge(self, task: Stranded) -> Instruction:
+        """Decide about a stranded task."""
+        if task.open_returns == 0 and task.nreturns > 0 and not task.raised:
+            return Finish(task.task)
+        if task.max_retries < 0 or task.attempt < task.max_retries:
+            return Requeue(task.task)
+        attempts = task.attempt + 1
+        return Fail(
+            task.task,
+            f"Task {task.name} ended with its worker: {task.cause or 'the worker died'} "
+            f"(attempt {attempts} of {attempts}). "
+            + (
+                "Look into the task's output above"
+                if task.max_retries
+                else "Give max_retries=... to have it run again"
+            ),
+        )
+
+    def _warn_of_infeasible(self, load: Loaded) -> list[Instruction]:
+        if load.infeasible is None or load.infeasible in self.warned:
+            return []
+        self.warned.add(load.infeasible)
+        return [
+            Warn(
+                "A task asks for more CPUs or resources than this machine has; it will wait for "
+                "ever. Look at available_resources(), and give init(num_cpus=..., resources=...)"
+            )
+        ]

@@ -1,0 +1,308 @@
+"""The one session of this process.
+
+Owns the only mutable state at module level: which session this process is in, as a driver that
+started one or as a worker that belongs to one. Everything above asks `current()` or `ensure()`.
+It must not know tasks, values or scheduling; it starts the supervisor and stops it.
+
+    driver ──exec──► supervisor ──fork──► workers
+       │   socket: JSON, rare; closing it ends the session
+       └── eventfd "bell": whatever happens in shared memory that the supervisor must look at
+"""
+
+import atexit
+import contextlib
+import copyreg
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ray_lite import _blas, _core
+from ray_lite._futures import FutureMaker
+from ray_lite._limits import check_store_size, default_store_size, usable_cpus
+from ray_lite._options import InitOptions
+from ray_lite.exceptions import RaySystemError
+
+START_TIMEOUT: Final = 60.0  # seconds until the supervisor must have answered
+STOP_TIMEOUT: Final = 10.0  # seconds until a supervisor that does not stop is killed
+STORE_PATIENCE: Final = 10.0  # seconds that a full store may go without a byte freed
+
+# What the supervisor's interpreter runs: its imports come from where the driver's came from.
+_BOOT: Final = (
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from ray_lite.supervisor import main; main(int(sys.argv[1]))"
+)
+
+
+@dataclass(eq=False)
+class Connection:
+    """This process's part in a session, driver or worker."""
+
+    core: _core.Session
+    #: Is this a worker?
+    is_worker: bool
+    #: Where unqualified actor names live.
+    namespace: str
+    #: What user code keeps for as long as this session lives (exported functions), by owner.
+    cache: dict[Any, Any] = field(default_factory=dict)
+    #: The driver's handle of the supervisor; None in a worker.
+    supervisor: "subprocess.Popen[bytes] | None" = None
+    #: The driver's end of the control socket; None in a worker.
+    control: socket.socket | None = None
+    #: Descriptors to close at the end.
+    fds: list[int] = field(default_factory=list)
+    #: Directory, size and the like, for the operator.
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class _Process:
+    """The state of this process: at most one connection."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.lock = threading.RLock()
+
+
+_process: Final = _Process()
+
+
+def current() -> Connection | None:
+    """Return this process's connection, or None before `init` and after `shutdown`."""
+    return _process.connection
+
+
+def ensure(start: Callable[[], object]) -> Connection:
+    """Return this process's connection; `start` one if there is none."""
+    connection = _process.connection
+    if connection is not None:
+        return connection
+    with _process.lock:
+        if _process.connection is None:
+            start()
+        assert _process.connection is not None
+        return _process.connection
+
+
+# ---- the driver's side ----
+
+
+def open_session(options: InitOptions) -> Connection:
+    """Start a session with this process as its driver.
+
+    Raises:
+        ValueError: The store does not fit into this machine's memory.
+        RaySystemError: The supervisor did not start.
+    """
+    capacity = options.object_store_memory or default_store_size()
+    check_store_size(capacity)
+    num_cpus = usable_cpus() if options.num_cpus is None else options.num_cpus
+    segments = _core.Segments.create(capacity)
+    bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        supervisor = _start_supervisor([*segments.fds, bell], theirs, options.env_vars)
+    connection = None
+    try:
+        _tell(mine, _session_config(options, segments.fds, bell, num_cpus))
+        peer = os.pidfd_open(supervisor.pid)
+        core = _core.Session(segments, _core.ROLE_DRIVER, bell, peer, STORE_PATIENCE)
+        connection = Connection(
+            core=core,
+            is_worker=False,
+            namespace=options.namespace or str(uuid.uuid4()),
+            supervisor=supervisor,
+            control=mine,
+            fds=[bell, peer],
+            info={"num_cpus": num_cpus, "object_store_memory": capacity},
+        )
+        core.make_future = FutureMaker(core).make
+        _declare_resources(core, num_cpus, options.custom_units())
+        _await_ready(connection)
+    except BaseException:
+        _abandon_start(connection, supervisor, mine, bell)
+        raise
+    _process.connection = connection
+    return connection
+
+
+def _start_supervisor(
+    fds: list[int], control: socket.socket, env_vars: Any
+) -> "subprocess.Popen[bytes]":
+    """Start the supervisor in a session of its own: Ctrl-C in a terminal does not reach it."""
+    pass_fds = [*fds, control.fileno()]
+    environment = {**os.environ, **env_vars, **_blas.pinned()}
+    return subprocess.Popen(
+        [sys.executable, "-c", _BOOT, str(control.fileno()), *sys.path],
+        pass_fds=pass_fds,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _session_config(
+    options: InitOptions, fds: tuple[int, int], bell: int, num_cpus: int
+) -> dict[str, Any]:
+    """Return what the supervisor is told first."""
+    return {
+        "control_fd": fds[0],
+        "data_fd": fds[1],
+        "bell_fd": bell,
+        "driver_pid": os.getpid(),
+        "num_cpus": num_cpus,
+        "log_to_driver": options.log_to_driver,
+        "namespace": options.namespace or "",
+        "patience": STORE_PATIENCE,
+        "environment": _blas.unpinned({**os.environ, **options.env_vars}),
+    }
+
+
+def _declare_resources(core: _core.Session, num_cpus: int, custom: dict[str, int]) -> None:
+    """Tell the core what this machine has; CPU is resource 0 (RL_CPU)."""
+    core.set_resource_total("CPU", num_cpus * 10_000)
+    for name, units in custom.items():
+        core.set_resource_total(name, units)
+
+
+def _tell(control: socket.socket, message: dict[str, Any]) -> None:
+    control.sendall(json.dumps(message).encode())
+
+
+def _await_ready(connection: Connection) -> None:
+    """Wait until the supervisor says that it has joined."""
+    control, supervisor = connection.control, connection.supervisor
+    assert control is not None and supervisor is not None
+    control.settimeout(START_TIMEOUT)
+    try:
+        answer = control.recv(65536)
+    except TimeoutError:
+        answer = b""
+    control.settimeout(None)
+    if not answer:
+        code = supervisor.poll()
+        raise RaySystemError(
+            f"the supervisor (process {supervisor.pid}) did not start: "
+            f"{'it gave no sign' if code is None else f'it ended with status {code}'}; "
+            "its own output is on stderr"
+        )
+
+
+def _abandon_start(
+    connection: Connection | None,
+    supervisor: "subprocess.Popen[bytes]",
+    control: socket.socket,
+    bell: int,
+) -> None:
+    """Leave nothing behind of a session that did not come up."""
+    supervisor.kill()
+    supervisor.wait()
+    control.close()
+    if connection is None:
+        os.close(bell)
+    else:
+        _forget(connection)
+
+
+def close_session() -> None:
+    """End this process's session, if it is the driver of one; all its processes are gone then."""
+    with _process.lock:
+        connection = _process.connection
+        if connection is None or connection.is_worker:
+            return
+        _process.connection = None
+        connection.core.end()
+        assert connection.control is not None
+        connection.control.close()
+        _reap(connection)
+        _forget(connection)
+
+
+def _reap(connection: Connection) -> None:
+    """Wait for the supervisor, which ends everything else first."""
+    supervisor = connection.supervisor
+    assert supervisor is not None
+    try:
+        supervisor.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        supervisor.kill()
+        supervisor.wait()
+
+
+def _forget(connection: Connection) -> None:
+    """Let go of the session's memory and descriptors; arrays that are still alive keep theirs."""
+    connection.cache.clear()
+    connection.core.make_future = None
+    connection.core.detach()
+    connection.core.segments.close_fds()
+    for fd in connection.fds:
+        os.close(fd)
+
+
+# ---- the worker's side ----
+
+
+def join_as_worker(core: _core.Session, namespace: str) -> Connection:
+    """Make this forked process a worker of the session that `core` has joined."""
+    core.make_future = FutureMaker(core).make
+    connection = Connection(core=core, is_worker=True, namespace=namespace)
+    _process.connection = connection
+    return connection
+
+
+# ---- references outside the store; forks ----
+
+
+def _restore_ref(binary: bytes) -> _core.ObjectRef:
+    """Return the reference that was pickled out of band, by its id."""
+    if binary == b"\xff" * len(binary):
+        return _core.ObjectRef.nil()
+    connection = _process.connection
+    if connection is None:
+        raise ValueError(
+            f"ObjectRef({binary.hex()}) cannot be restored: this process is in no session; "
+            "call init() first"
+        )
+    return connection.core.find(binary)
+
+
+def _reduce_ref(ref: _core.ObjectRef) -> tuple[Any, ...]:
+    return _restore_ref, (ref.binary(),)
+
+
+def _forget_in_child() -> None:
+    """A forked child is a stranger to the session: its references are inert, it may call init."""
+    connection = _process.connection
+    _process.lock = threading.RLock()
+    if connection is not None:
+        connection.core.detach()
+        _process.connection = None
+
+
+copyreg.pickle(_core.ObjectRef, _reduce_ref)  # type: ignore[arg-type]
+os.register_at_fork(after_in_child=_forget_in_child)
+atexit.register(close_session)
+
+
+def wait_for_exit(pid: int, timeout: float) -> bool:
+    """Wait until process `pid` has ended; returns whether it did within `timeout` seconds."""
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            return bool(select.select([fd], [], [], timeout)[0])
+        finally:
+            os.close(fd)
+    return True
+
+
+def kill_quietly(pid: int, signum: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)

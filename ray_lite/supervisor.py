@@ -1,0 +1,334 @@
+"""The supervisor: starts workers, notices their deaths, carries out what the scheduler decides.
+
+Owns every process of the session but the driver, and the event loop over their pidfds, the bell and
+the driver's socket. Single-threaded, never runs or unpickles user code, never waits for anything
+but its events, so it can be forked from at any time. It must not decide: scheduler.py does.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ray_lite import _core, janitor, logs, worker
+from ray_lite import scheduler as sched
+from ray_lite._blas import set_blas_threads
+from ray_lite._values import store_failure
+from ray_lite.exceptions import WorkerCrashedError, dumps_error, error_text
+
+TICK: Final = 1.0  # seconds
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the driver tells first."""
+
+    control_fd: int
+    data_fd: int
+    bell_fd: int
+    driver_pid: int
+    num_cpus: int
+    log_to_driver: bool
+    namespace: str
+    patience: float
+    #: Environment variables as the driver has them, where the supervisor's own differ.
+    environment: dict[str, str | None]
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl({option}): {os.strerror(error)}")
+
+
+class Supervisor:
+    """One session's supervisor.
+
+    Args:
+        driver: The control socket to the driver.
+        config: What the driver said first.
+    """
+
+    def __init__(self, driver: socket.socket, config: Config) -> None:
+        self._driver = driver
+        self._config = config
+        self._segments = _core.Segments.attach(config.control_fd, config.data_fd)
+        # It must not wait for room in the store: patience 0.
+        self._core = _core.Session(self._segments, _core.ROLE_SUPERVISOR, -1, -1, 0.0)
+        self._scheduler = sched.Scheduler(base=config.num_cpus)
+        self._poll = select.epoll()
+        #: pidfd -> pid of every worker.
+        self._workers: dict[int, int] = {}
+        #: Workers whose slot has been seen.
+        self._joined: set[int] = set()
+        #: What the scheduler's task numbers stand for.
+        self._tasks: dict[int, _core.Job] = {}
+        #: How the last worker that had a task ended, for the error of that task.
+        self._cause = ""
+        self._log, self._log_pid = self._fork_log()
+        self._messages = self._open_messages()
+        self._driver_pidfd = os.pidfd_open(config.driver_pid)
+
+    # ---- the loop ----
+
+    def run(self) -> None:
+        """Supervise until the driver ends the session, or dies."""
+        for fd in (self._driver.fileno(), self._config.bell_fd, self._driver_pidfd):
+            self._poll.register(fd, select.EPOLLIN)
+        self._carry_out(self._scheduler.start())
+        self._driver.sendall(json.dumps({"pid": os.getpid()}).encode())
+        while not self._handle_events(self._poll.poll(TICK)):
+            self._look()
+        self._end()
+
+    def _handle_events(self, events: list[tuple[int, int]]) -> bool:
+        """Deal with what the kernel reports; returns whether the session is to end."""
+        if not events:
+            self._decide(sched.Ticked())
+        for fd, _ in events:
+            if fd in (self._driver.fileno(), self._driver_pidfd):
+                return True
+            if fd == self._config.bell_fd:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(fd)
+            else:
+                self._bury(fd)
+        return False
+
+    def _look(self) -> None:
+        """See what has happened in shared memory since the last look."""
+        self._core.clear_bell()
+        for _, pid, role, _ in self._core.slots():
+            if role == _core.ROLE_WORKER and pid not in self._joined:
+                self._joined.add(pid)
+                self._decide(sched.Joined(pid))
+        load = self._core.load()
+        if load["stranded"]:
+            self._judge_stranded()
+        if load["reports"]:
+            self._print_reports()
+        self._decide(
+            sched.Loaded(
+                load["runnable"], load["workers"], load["idle"], load["blocked"], load["infeasible"]
+            )
+        )
+
+    def _decide(self, event: sched.Event) -> None:
+        self._carry_out(self._scheduler.handle(event))
+
+    def _carry_out(self, instructions: list[sched.Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case sched.StartWorker():
+                    self._start_worker()
+                case sched.DismissWorker():
+                    self._dismiss_worker()
+                case sched.Requeue(task):
+                    self._core.requeue(self._tasks.pop(task))
+                case sched.Finish(task):
+                    self._tasks.pop(task).fail([])
+                case sched.Fail(task, message):
+                    self._fail(self._tasks.pop(task), message)
+                case sched.SetGrowable(growable):
+                    self._core.set_growable(growable)
+                case sched.Warn(message):
+                    self._say(f"ray_lite: {message}")
+
+    # ---- workers ----
+
+    def _start_worker(self) -> None:
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        assert len(os.listdir("/proc/self/task")) == 1, "the supervisor must have one thread"
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(out_write, err_write)
+        pidfd = os.pidfd_open(pid)
+        self._workers[pidfd] = pid
+        self._poll.register(pidfd, select.EPOLLIN)
+        os.close(out_write)
+        os.close(err_write)
+        logs.send_pipes(self._log, pid, [out_read, err_read])
+        os.close(out_read)
+        os.close(err_read)
+
+    def _become_worker(self, out: int, err: int) -> None:
+        """In the forked child: shed what is the supervisor's, join, work, end."""
+        status = 1
+        try:
+            self._core.detach()
+            _detach_process(os.getppid(), out, err, keep=self._config.bell_fd)
+            streams = [logs.TitledStream(1), logs.TitledStream(2)]
+            sys.stdout, sys.stderr = streams
+            set_blas_threads()
+            core = _core.Session(
+                self._segments,
+                _core.ROLE_WORKER,
+                self._config.bell_fd,
+                -1,
+                self._config.patience,
+            )
+            os.eventfd_write(self._config.bell_fd, 1)
+            worker.main(core, self._config.namespace, logs.title_setter(streams))
+            core.leave()
+            status = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _dismiss_worker(self) -> None:
+        workers = [slot for slot, _, role, _ in self._core.slots() if role == _core.ROLE_WORKER]
+        if workers:
+            self._core.dismiss(workers[-1])
+
+    def _bury(self, pidfd: int) -> None:
+        """A worker has died: reap it, give back what it held, decide about its task."""
+        pid = self._workers.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+        self._cause = janitor.describe_status(pid, status)
+        janitor.sweep(pid, keep={self._log_pid, *self._workers.values()})
+        janitor.give_back(self._core, pid)
+        self._joined.discard(pid)
+        self._decide(sched.Exited(pid))
+        self._judge_stranded()
+
+    # ---- tasks ----
+
+    def _judge_stranded(self) -> None:
+        for job, open_returns, raised in self._core.stranded():
+            key = id(job)
+            self._tasks[key] = job
+            self._decide(
+                sched.Stranded(
+                    key,
+                    job.name,
+                    job.attempt,
+                    job.max_retries,
+                    open_returns,
+                    job.nreturns,
+                    raised,
+                    self._cause,
+                )
+            )
+
+    def _fail(self, job: _core.Job, message: str) -> None:
+        """Put the failure in every return that is still open; print it if there is none."""
+        data = dumps_error(WorkerCrashedError(message))
+        if job.nreturns == 0:
+            self._say(message)
+        count = len(job.open_returns())
+        job.fail([store_failure(self._core, data) for _ in range(count)])
+
+    def _print_reports(self) -> None:
+        """Print the failures whose references died before anyone asked."""
+        while (report := self._core.take_report()) is not None:
+            if not os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS"):
+                self._say(
+                    "Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): "
+                    f"{error_text(report.data)}"
+                )
+
+    # ---- output ----
+
+    def _fork_log(self) -> tuple[socket.socket, int]:
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._core.detach()
+                _close_all_but({0, 1, 2, theirs.fileno()})
+                logs.main(theirs, mute=not self._config.log_to_driver)
+            finally:
+                os._exit(0)
+        theirs.close()
+        return mine, pid
+
+    def _open_messages(self) -> int:
+        """Open the supervisor's own way to the driver's stderr."""
+        read, write = os.pipe()
+        logs.send_pipes(self._log, 0, [read])
+        os.close(read)
+        os.set_blocking(write, False)
+        return write
+
+    def _say(self, text: str) -> None:
+        """Print on the driver's stderr; what does not fit the pipe is dropped, never waited for."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._messages, text.encode("utf-8", "replace") + b"\n")
+
+    # ---- the end ----
+
+    def _end(self) -> None:
+        """End every process of the session; the log process last, once all is written."""
+        self._core.end()
+        for pid in self._workers.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in self._workers.values():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+            janitor.sweep(pid, keep={self._log_pid, *self._workers.values()})
+        os.close(self._messages)
+        self._log.close()
+        pidfd = os.pidfd_open(self._log_pid)
+        if not select.select([pidfd], [], [], 2.0)[0]:
+            os.kill(self._log_pid, signal.SIGKILL)
+        os.waitpid(self._log_pid, 0)
+
+
+def _close_all_but(keep: set[int]) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd not in keep:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _detach_process(supervisor: int, out: int, err: int, *, keep: int) -> None:
+    """Make this forked child a process of its own: group, output, descriptors, signals, seeds."""
+    os.setsid()
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        os._exit(1)  # it died before the line above
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    _close_all_but({0, 1, 2, keep})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
+
+
+def main(control_fd: int) -> None:
+    """Be the supervisor of the session whose driver holds the other end of the socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    driver = socket.socket(fileno=control_fd)
+    message: dict[str, Any] = json.loads(driver.recv(1 << 20) or b"{}")
+    if not message:
+        return  # the driver died at once
+    config = Config(**message)
+    for key, value in config.environment.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    supervisor = Supervisor(driver, config)
+    gc.freeze()  # what is there now will not change: keep its pages shared with the workers
+    supervisor.run()

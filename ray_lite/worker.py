@@ -1,0 +1,126 @@
+"""A worker: takes tasks one after the other and runs them.
+
+Owns the loop, finding the function and the arguments of a task, and what user code sees of the
+process it runs in. It must not know what is stored for an outcome (returns.py) nor whether a task
+is run again (scheduler.py).
+
+    take ──► function, arguments ──► returns.Returns.deliver ──► take
+"""
+
+import os
+import sys
+from collections import OrderedDict
+from typing import Any, Final
+
+from ray_lite import _core, session
+from ray_lite._codec import ErrorPayload
+from ray_lite.exceptions import RaySystemError, dumps_error, make_task_error, nest_error
+from ray_lite.remote import Export, Mode
+from ray_lite.returns import Returns
+
+FUNCTIONS_KEPT: Final = 1024  # loaded functions, least recently used go first
+
+
+class Worker:
+    """Runs the tasks of one session in this process.
+
+    Args:
+        core: The session that this process has joined.
+        set_title: Told the name of each task before it runs; for the prefix of its output.
+    """
+
+    def __init__(self, core: _core.Session, set_title: Any) -> None:
+        self._core = core
+        self._set_title = set_title
+        self._functions: OrderedDict[tuple[int, int], Export] = OrderedDict()
+
+    def run(self) -> None:
+        """Run tasks until the supervisor dismisses this worker or the session ends."""
+        while True:
+            try:
+                job = self._core.take()
+            except RaySystemError:
+                return  # the session is over
+            if job is None:
+                return
+            self._run_job(job)
+
+    def _run_job(self, job: _core.Job) -> None:
+        """Run one task; whatever happens, it is finished, failed or stranded afterwards."""
+        self._set_title(job.name)
+        returns = Returns(self._core, job, job.name, lambda error: False)
+        try:
+            export = self._load(job)
+            returns = _returns_for(self._core, job, export)
+            failure, call = self._bind(job, export)
+            if failure is not None:
+                returns.fail(failure)
+                return
+            returns.deliver(call, dynamic=bool(job.options & Mode.DYNAMIC))
+        except SystemExit as error:
+            _exit(error)
+        except BaseException as error:
+            # Unpickling the function or an argument failed, or an interrupt came between steps.
+            returns.fail(dumps_error(make_task_error(job.name, error, pid=os.getpid())))
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    def _load(self, job: _core.Job) -> Export:
+        """Return the task's function, unpickled once in this process."""
+        key = job.function_key
+        export = self._functions.get(key)
+        if export is None:
+            export = Export(*job.function())
+            self._functions[key] = export
+            if len(self._functions) > FUNCTIONS_KEPT:
+                self._functions.popitem(last=False)
+        else:
+            self._functions.move_to_end(key)
+        return export
+
+    def _bind(self, job: _core.Job, export: Export) -> tuple[bytes | None, Any]:
+        """Return (None, the call to make), or (the failure of an argument, None).
+
+        The arguments belong to the call alone, so that they die with it.
+        """
+        refs = job.refs()
+        resolved = []
+        for ref in refs[: job.ndeps]:
+            value = self._core.read(ref)
+            if type(value) is ErrorPayload:
+                return nest_error(value.data, _name(job, export), pid=os.getpid()), None
+            resolved.append(value)
+        args, kwargs = job.arguments(refs, resolved)
+        function = export.function
+        return None, lambda: function(*args, **kwargs)
+
+
+def _name(job: _core.Job, export: Export) -> str:
+    """Return the task's name in errors: of its options, else of its function."""
+    return job.name if job.options & Mode.NAMED else export.name
+
+
+def _returns_for(core: _core.Session, job: _core.Job, export: Export) -> Returns:
+    retry = export.retry_exceptions
+
+    def wants_retry(error: BaseException) -> bool:
+        if isinstance(retry, bool):
+            return retry and isinstance(error, Exception)
+        return isinstance(error, retry)
+
+    return Returns(core, job, _name(job, export), wants_retry)
+
+
+def _exit(error: SystemExit) -> None:
+    """sys.exit() in a task ends its worker, as in Ray: the supervisor sees a crash."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    os._exit(code & 0xFF)
+
+
+def main(core: _core.Session, namespace: str, set_title: Any) -> None:
+    """Be a worker until the end."""
+    session.join_as_worker(core, namespace)
+    Worker(core, set_title).run()
