@@ -141,10 +141,11 @@ enum {
 enum {
     RL_OBJECT_ASKED = 1,  /* somebody has read it: a failure that was never read is reported */
     RL_OBJECT_REPORT = 2, /* a failure that nobody read, kept for the supervisor to print */
+    RL_OBJECT_NUMBER_SHIFT = 2, /* the rest: its place among its task's returns, from 1; 0 = put */
 };
 
 typedef struct rl_object {
-    _Atomic uint64_t gen;                    /* how many objects have lived here */
+    _Atomic uint64_t gen;                    /* unique in the session; a task's returns share it */
     _Atomic uint32_t state;                  /* RL_OBJECT_*; COMMIT */
     uint32_t kind;                           /* of value: the codec's business, but for ERROR */
     _Atomic uint32_t names;                  /* derived: lists of live owners that have it */
@@ -247,7 +248,7 @@ typedef struct rl_control {
 
     _Alignas(64) rl_lock lock;
 
-    _Alignas(64) uint64_t next_seq; /* of tasks; only grows */
+    _Alignas(64) uint64_t next_seq; /* of tasks and of puts; only grows */
     uint32_t supervisor;            /* slot of the supervisor, or RL_NIL before it joined */
     _Atomic uint32_t growable;      /* written by the scheduler: ring it when a task could run but
                                        every worker has one */

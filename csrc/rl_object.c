@@ -183,7 +183,6 @@ static void work_off(rl_section *section, uint32_t todo)
         todo = o->next;
         free_contents(section, i, &todo);
         if (state_of(o) == RL_OBJECT_DROPPED) continue;
-        atomic_store_explicit(&o->gen, gen_of(o) + 1, memory_order_release);
         RL_KILL_POINT("object.freed.before");
         atomic_store_explicit(&o->state, RL_OBJECT_FREE, memory_order_release); /* COMMIT */
         RL_KILL_POINT("object.freed.after");
@@ -239,21 +238,42 @@ void rl_object_hold(rl_session *s, rl_handle h)
     pthread_mutex_unlock(&s->local_mutex);
 }
 
-int rl_object_find(rl_session *s, rl_handle h)
+static uint32_t number_of(const rl_object *o)
 {
-    if (!valid(s, h)) return RL_ESTALE;
+    return atomic_load_explicit(&o->flags, memory_order_relaxed) >> RL_OBJECT_NUMBER_SHIFT;
+}
+
+uint32_t rl_object_number(const rl_session *s, rl_handle h)
+{
+    return number_of(&s->map.objects[h.index]);
+}
+
+/* Index of the object that can be referred to by `gen` and `number`, or RL_NIL. */
+static uint32_t search(const rl_mapping *m, uint64_t gen, uint32_t number)
+{
+    for (uint32_t i = 0; i < m->control->objects.high_water; i++) {
+        const rl_object *o = &m->objects[i];
+        if (gen_of(o) != gen || number_of(o) != number) continue;
+        uint32_t state = state_of(o);
+        if (state == RL_OBJECT_PENDING || state == RL_OBJECT_SEALED) return i;
+    }
+    return RL_NIL;
+}
+
+int rl_object_find(rl_session *s, uint64_t gen, uint32_t number, rl_handle *out)
+{
     rl_section section;
     pthread_mutex_lock(&s->local_mutex);
     int err = rl_enter(s, &section, RL_OP_OBJECT);
     if (err) goto unlock;
 
-    rl_object *o = &s->map.objects[h.index];
-    uint32_t state = state_of(o);
-    if (gen_of(o) != h.gen || (state != RL_OBJECT_PENDING && state != RL_OBJECT_SEALED)) {
+    uint32_t i = search(&s->map, gen, number);
+    if (i == RL_NIL) {
         err = RL_ESTALE;
     } else {
-        atomic_fetch_add_explicit(&s->local[h.index], 1, memory_order_relaxed);
-        set_bit(o, s->slot);
+        atomic_fetch_add_explicit(&s->local[i], 1, memory_order_relaxed);
+        set_bit(&s->map.objects[i], s->slot);
+        *out = rl_object_handle(&s->map, i);
     }
     rl_leave(&section);
 unlock:
@@ -350,6 +370,7 @@ int rl_object_put(rl_session *s, const rl_value *v, rl_handle *out)
         uint32_t i = take_record(m);
         rl_object *o = &m->objects[i];
         clear_record(o);
+        atomic_store_explicit(&o->gen, m->control->next_seq++, memory_order_relaxed);
         write_value(o, v, refs);
         hold_new(s, o, i);
         RL_KILL_POINT("object.put.before");
@@ -363,13 +384,15 @@ int rl_object_put(rl_session *s, const rl_value *v, rl_handle *out)
     return err;
 }
 
-uint32_t rl_object_make_pending(rl_session *s, uint32_t producer)
+uint32_t rl_object_make_pending(rl_session *s, uint32_t producer, uint64_t gen, uint32_t number)
 {
     rl_mapping *m = &s->map;
     uint32_t i = take_record(m);
     if (i == RL_NIL) return RL_NIL;
     rl_object *o = &m->objects[i];
     clear_record(o);
+    atomic_store_explicit(&o->gen, gen, memory_order_relaxed);
+    atomic_store_explicit(&o->flags, number << RL_OBJECT_NUMBER_SHIFT, memory_order_relaxed);
     atomic_store_explicit(&o->producer, producer, memory_order_relaxed);
     hold_new(s, o, i);
     RL_KILL_POINT("object.pending.before");
@@ -598,7 +621,6 @@ void rl_object_rebuild_end(rl_section *section)
         uint32_t state = state_of(o);
         if (state == RL_OBJECT_FREEING) {
             clear_record(o);
-            atomic_store_explicit(&o->gen, gen_of(o) + 1, memory_order_release);
             atomic_store_explicit(&o->state, RL_OBJECT_FREE, memory_order_release);
             state = RL_OBJECT_FREE;
         }

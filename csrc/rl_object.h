@@ -25,7 +25,8 @@
  *            seal: fields, then COMMIT state = SEALED; then waiting tasks are counted down
  *            (derived) and holders rung (the janitor rings again).
  *            free: COMMIT state = FREEING: its names no longer count; then its block is freed (a
- *            COMMIT of its own), its generation raised, COMMIT state = FREE. Rebuild finishes what
+ *            COMMIT of its own), COMMIT state = FREE. A handle is stale as soon as the record lives
+ *            again with another generation. Rebuild finishes what
  *            is FREEING.
  */
 #ifndef RL_OBJECT_H
@@ -62,8 +63,12 @@ int rl_object_put(rl_session *s, const rl_value *value, rl_handle *out);
  * something that names it. */
 void rl_object_hold(rl_session *s, rl_handle h);
 
-/* As rl_object_hold for a handle from outside (a pickled reference): RL_ESTALE if it is gone. */
-int rl_object_find(rl_session *s, rl_handle h);
+/* As rl_object_hold for an object known from outside by generation and number (a reference that was
+ * pickled): RL_ESTALE if it is gone. A scan of the table. */
+int rl_object_find(rl_session *s, uint64_t gen, uint32_t number, rl_handle *out);
+
+/* Place of a held object among its task's returns, from 1; 0 for one that was put. */
+uint32_t rl_object_number(const rl_session *s, rl_handle h);
 
 /* One reference of this process less. Never fails; does nothing in a forked child. */
 void rl_object_release(rl_session *s, rl_handle h);
@@ -89,8 +94,9 @@ int rl_object_take_report(rl_session *s, rl_handle *out);
 /* ---- for the other modules, inside a section ---- */
 
 rl_handle rl_object_handle(const rl_mapping *m, uint32_t object);
-/* A new PENDING object for task `producer`, held once by this process. RL_NIL: table full. */
-uint32_t rl_object_make_pending(rl_session *s, uint32_t producer);
+/* A new PENDING object, return value `number` (from 1) of task `producer`, held once by this
+ * process. RL_NIL: table full. */
+uint32_t rl_object_make_pending(rl_session *s, uint32_t producer, uint64_t gen, uint32_t number);
 void rl_object_set_producer(rl_mapping *m, uint32_t object, uint32_t task);
 /* Fill a PENDING object; RL_ESTALE if it is not pending any more. */
 int rl_object_seal(rl_section *section, uint32_t object, const rl_value *value);

@@ -376,7 +376,7 @@ static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns)
     rl_task *t = &m->tasks[i];
     write_task(m, t, spec, s->slot);
     for (uint32_t k = 0; k < spec->nreturns; k++) {
-        returns[k] = rl_object_handle(m, rl_object_make_pending(s, i));
+        returns[k] = rl_object_handle(m, rl_object_make_pending(s, i, t->seq, k + 1));
     }
     rl_list_make(m, returns, spec->nreturns, &t->returns);
     rl_list_make(m, spec->refs, spec->nrefs, &t->refs);
@@ -694,7 +694,7 @@ int rl_task_requeue(rl_session *s, rl_handle task)
     return err;
 }
 
-int rl_task_fail(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues)
+int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues)
 {
     rl_section section;
     int err = rl_enter(s, &section, RL_OP_TASK);

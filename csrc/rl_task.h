@@ -96,7 +96,7 @@ int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t
 int rl_task_requeue(rl_session *s, rl_handle task);
 /* Supervisor (of a stranded task) or worker (of its own): seal the returns that are still open with
  * `values`, one for each and in their order, then finish. */
-int rl_task_fail(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues);
+int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues);
 
 /* Supervisor: what the scheduler has to know. */
 typedef struct rl_load {

@@ -591,6 +591,17 @@ def _take(item):
 cdef object _PLACE = PickleBuffer(bytearray(1))
 
 
+def _code_with_filename(make, args, filename):
+    """Return the code object that `make(*args)` gives, with its file's name."""
+    return make(*args).replace(co_filename=filename)
+
+
+def _reduce_code(code):
+    """As cloudpickle does, which leaves out the file's name; tracebacks need it."""
+    make, args = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return _code_with_filename, (make, args, code.co_filename)
+
+
 class _ByValuePickler(cloudpickle.Pickler):
     """The cloudpickle pickler with another dispatch table."""
 
@@ -678,7 +689,9 @@ cdef class _Pickling:
 
     cdef int run_by_value(self, object value) except -1:
         # Not through cloudpickle's dump(): it hides a RecursionError in a PicklingError.
-        pickler = _ByValuePickler(self, self.table(cloudpickle.Pickler.dispatch_table))
+        table = self.table(cloudpickle.Pickler.dispatch_table)
+        table[types.CodeType] = _reduce_code
+        pickler = _ByValuePickler(self, table)
         Pickler.dump(pickler, value)
         return 0
 

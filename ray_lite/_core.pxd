@@ -111,7 +111,8 @@ cdef extern from "rl_object.h" nogil:
         uint32_t in_block
     int rl_object_put(rl_session *s, const rl_value *value, rl_handle *out)
     void rl_object_hold(rl_session *s, rl_handle h)
-    int rl_object_find(rl_session *s, rl_handle h)
+    int rl_object_find(rl_session *s, uint64_t gen, uint32_t number, rl_handle *out)
+    uint32_t rl_object_number(const rl_session *s, rl_handle h)
     void rl_object_release(rl_session *s, rl_handle h)
     int rl_object_read(rl_session *s, rl_handle h, rl_payload *out)
     int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n)
@@ -172,7 +173,7 @@ cdef extern from "rl_task.h" nogil:
     int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open,
                               int *raised)
     int rl_task_requeue(rl_session *s, rl_handle task)
-    int rl_task_fail(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues)
+    int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues)
     int rl_task_load(rl_session *s, rl_load *out)
     int rl_worker_dismiss(rl_session *s, uint32_t slot)
 
@@ -193,15 +194,15 @@ cdef class Session:
     cdef public object make_future     # ObjectRef -> concurrent.futures.Future, set by session.py
 
     cdef uint32_t fill(self, size_t nbytes) except *
-    cdef ObjectRef adopt(self, rl_handle h, uint32_t number)
+    cdef ObjectRef adopt(self, rl_handle h)
     cdef list read_refs(self, rl_handle h, uint32_t n)
     cdef object read_at(self, rl_handle h)
 
 
 cdef class ObjectRef:
     cdef rl_handle h           # held once by this process for as long as this object lives
-    cdef uint32_t number       # its place among its task's returns, from 1; or that of a put
-    cdef Session session       # None: the nil reference
+    cdef Session session       # None: it refers to nothing
+    cdef bytes stray           # id of a reference to nothing; None: that of all ones
 
 
 cdef class Pin:

@@ -25,6 +25,7 @@ cdef int RL_ETIMEDOUT = -2
 cdef int RL_EAGAIN = -10
 cdef uint32_t PUT_NUMBER = 0x05f5e101  # Ray numbers the objects of a put from here on
 cdef size_t ID_NBYTES = 28
+cdef size_t TASK_ID_NBYTES = 24
 
 ROLE_DRIVER = RL_ROLE_DRIVER
 ROLE_SUPERVISOR = RL_ROLE_SUPERVISOR
@@ -243,15 +244,14 @@ cdef class Session:
         cdef rl_handle h
         check(rl_object_put(&self.s, &stored.value, &h))
         stored.taken()
-        return self.adopt(h, PUT_NUMBER)
+        return self.adopt(h)
 
     # ---- references ----
 
-    cdef ObjectRef adopt(self, rl_handle h, uint32_t number):
+    cdef ObjectRef adopt(self, rl_handle h):
         """Return a reference that owns a hold which this process has already."""
         cdef ObjectRef ref = ObjectRef.__new__(ObjectRef)
         ref.h = h
-        ref.number = number
         ref.session = self
         return ref
 
@@ -261,22 +261,23 @@ cdef class Session:
         Raises:
             ValueError: It is of another session, or its object is gone.
         """
-        cdef uint64_t cookie
-        cdef rl_handle h
+        cdef uint64_t cookie, gen
         cdef uint32_t number
+        cdef rl_handle h
         cdef const char *p = binary
         if len(binary) != <Py_ssize_t>ID_NBYTES:
             raise ValueError(f"an object id has {ID_NBYTES} bytes, not {len(binary)}")
-        memset(&h, 0, sizeof(h))
         memcpy(&cookie, p, 8)
-        memcpy(&h.gen, p + 8, 8)
-        memcpy(&h.index, p + 16, 4)
-        memcpy(&number, p + 24, 4)
-        if cookie != self.s.map.control.cookie or rl_object_find(&self.s, h) != 0:
+        memcpy(&gen, p + 8, 8)
+        memcpy(&number, p + TASK_ID_NBYTES, 4)
+        if number == PUT_NUMBER:
+            number = 0
+        if (cookie != self.s.map.control.cookie
+                or rl_object_find(&self.s, gen, number, &h) != 0):
             raise ValueError(
                 f"ObjectRef({binary.hex()}) refers to no object of this session: its owner is "
                 f"unknown, the object was freed or the session that made it has ended")
-        return self.adopt(h, number)
+        return self.adopt(h)
 
     def owns(self, ObjectRef ref not None):
         """Whether `ref` belongs to this session."""
@@ -311,7 +312,7 @@ cdef class Session:
             raise MemoryError()
         try:
             check(rl_object_read_refs(&self.s, h, handles, n))
-            return [self.adopt(handles[i], i + 1) for i in range(n)]
+            return [self.adopt(handles[i]) for i in range(n)]
         finally:
             free(handles)
 
@@ -423,7 +424,7 @@ cdef class Session:
             refs = handles_of(args.refs)
             spec.refs = refs
             check(rl_task_submit(&self.s, &spec, returns))
-            return [self.adopt(returns[i], i + 1) for i in range(nreturns)]
+            return [self.adopt(returns[i]) for i in range(nreturns)]
         finally:
             free(refs)
             if nreturns > 1:
@@ -444,7 +445,7 @@ cdef class Session:
         except BaseException:
             rl_arena_abandon(&self.s, value.block)
             raise
-        return self.adopt(h, PUT_NUMBER)
+        return self.adopt(h)
 
     # ---- a worker's side ----
 
@@ -519,7 +520,7 @@ cdef class Session:
         if rc == RL_EAGAIN:
             return None
         check(rc)
-        return self.read(self.adopt(h, 1))
+        return self.read(self.adopt(h))
 
     def set_growable(self, bint growable):
         """Say whether the supervisor wants to hear of a task that finds no idle worker."""
@@ -555,29 +556,73 @@ cdef class Session:
 
 # ---- references ----
 
+cdef class Hooks:
+    """What the layers above lend to this one; set once, at import."""
+
+    cdef public object restore  # id -> ObjectRef of this process's session
+
+hooks = Hooks()
+
+
+class Id:
+    """An id that is not an object's: `binary()` and `hex()`; equal if the bytes are."""
+
+    __slots__ = ("_binary",)
+
+    def __init__(self, binary):
+        self._binary = bytes(binary)
+
+    def binary(self):
+        """Return the id."""
+        return self._binary
+
+    def hex(self):
+        """Return the id in hexadecimal digits."""
+        return self._binary.hex()
+
+    def __eq__(self, other):
+        return isinstance(other, Id) and self._binary == other._binary
+
+    def __hash__(self):
+        return hash(self._binary)
+
+    def __repr__(self):
+        return f"Id({self.hex()})"
+
+
 @cython.final
 @cython.no_gc
 @cython.freelist(512)
 cdef class ObjectRef:
     """A reference to an object. The object lives at least as long as the reference.
 
+    `ObjectRef(binary)` is a reference to the object of that id, which must be alive.
+
     Equality and hash go by the object's id. Release is automatic; a reference of a session that has
     ended, or that was inherited by fork, refers to nothing and is harmless.
     """
+
+    def __cinit__(self, bytes binary=None):
+        if binary is None:
+            return
+        cdef ObjectRef found = hooks.restore(binary)
+        if found.session is not None:
+            rl_object_hold(&found.session.s, found.h)
+        self.session, self.h, self.stray = found.session, found.h, found.stray
 
     def __dealloc__(self):
         if self.session is not None:
             rl_object_release(&self.session.s, self.h)
 
     def __hash__(self):
-        return hash((self.h.gen, self.h.index))
+        return hash((self.h.gen, self.h.index, self.stray))
 
     def __eq__(self, other):
         if type(other) is not ObjectRef:
             return NotImplemented
         cdef ObjectRef ref = <ObjectRef>other
         return (self.h.gen == ref.h.gen and self.h.index == ref.h.index
-                and self.session is ref.session)
+                and self.session is ref.session and self.stray == ref.stray)
 
     def __ne__(self, other):
         if type(other) is not ObjectRef:
@@ -588,18 +633,31 @@ cdef class ObjectRef:
         return f"ObjectRef({self.hex()})"
 
     def binary(self):
-        """Return the id, 28 bytes."""
+        """Return the id: 24 bytes of the task, then the number of the return value."""
         cdef char buffer[28]
         cdef uint64_t cookie
+        cdef uint32_t number
         if self.session is None:
-            return b"\xff" * ID_NBYTES
+            return self.stray or b"\xff" * ID_NBYTES
         cookie = self.session.s.map.control.cookie
+        number = rl_object_number(&self.session.s, self.h) or PUT_NUMBER
         memset(buffer, 0, sizeof(buffer))
         memcpy(buffer, &cookie, 8)
         memcpy(buffer + 8, &self.h.gen, 8)
-        memcpy(buffer + 16, &self.h.index, 4)
-        memcpy(buffer + 24, &self.number, 4)
+        memcpy(buffer + TASK_ID_NBYTES, &number, 4)
         return PyBytes_FromStringAndSize(buffer, ID_NBYTES)
+
+    def task_id(self):
+        """Return the id of the task that makes the object, 24 bytes."""
+        return Id(self.binary()[:TASK_ID_NBYTES])
+
+    def job_id(self):
+        """Return the id of the session, 8 bytes."""
+        return Id(self.binary()[:8])
+
+    def owner_address(self):
+        """Return b"": an object has no owner, it lives while it is referred to."""
+        return b""
 
     def __bytes__(self):
         return self.binary()
@@ -610,7 +668,7 @@ cdef class ObjectRef:
 
     def is_nil(self):
         """Whether this is the nil reference."""
-        return self.session is None
+        return self.session is None and self.stray is None
 
     @classmethod
     def size(cls):
@@ -618,9 +676,26 @@ cdef class ObjectRef:
         return ID_NBYTES
 
     @classmethod
+    def from_binary(cls, binary):
+        """Return a reference to the object with that id; see Session.find."""
+        return ObjectRef(binary)
+
+    @classmethod
+    def from_hex(cls, text):
+        """Return a reference to the object with that id in hexadecimal digits."""
+        return ObjectRef(bytes.fromhex(text))
+
+    @classmethod
     def nil(cls):
         """Return the reference that refers to nothing."""
         return ObjectRef.__new__(ObjectRef)
+
+    @classmethod
+    def from_random(cls):
+        """Return a reference that no value will ever come to; equal to none but itself."""
+        cdef ObjectRef ref = ObjectRef.__new__(ObjectRef)
+        ref.stray = os.urandom(ID_NBYTES)
+        return ref
 
     def call_site(self):
         """Return "": call sites are not recorded."""
@@ -793,7 +868,7 @@ cdef class Job:
             check(rl_task_refs(&self.session.s, self.job.task, handles, n))
             for i in range(n):
                 rl_object_hold(&self.session.s, handles[i])
-                result.append(self.session.adopt(handles[i], i + 1))
+                result.append(self.session.adopt(handles[i]))
             return result
         finally:
             free(handles)
@@ -850,7 +925,7 @@ cdef class Job:
         """Return the indices of the return values that nobody has given yet."""
         return [i for i in range(self.job.nreturns) if self.returned(i) is None]
 
-    def fail(self, list values not None):
+    def conclude(self, list values not None):
         """Give each open return value one of `values` (Stored), in order, and end the task."""
         cdef uint32_t n = <uint32_t>len(values), i
         cdef rl_value *array = <rl_value *>calloc(n + 1, sizeof(rl_value))
@@ -859,7 +934,7 @@ cdef class Job:
         try:
             for i in range(n):
                 array[i] = (<Stored?>values[i]).value
-            check(rl_task_fail(&self.session.s, self.job.task, array, n))
+            check(rl_task_conclude(&self.session.s, self.job.task, array, n))
         finally:
             free(array)
         for value in values:

@@ -35,6 +35,7 @@ class Export(NamedTuple):
     function: Callable[..., Any]
     name: str
     retry_exceptions: bool | tuple[type[Exception], ...]
+    max_calls: int  # the worker ends after so many calls; 0 = never
 
 
 class _Prepared(NamedTuple):
@@ -205,7 +206,7 @@ def _prepare(
     name = options.name or getattr(function, "__name__", "task")
     return _Prepared(
         connection,
-        _export(connection, function, options.retry_exceptions),
+        _export(connection, function, options),
         connection.core.scheduling_class(options.demand()),
         nreturns,
         name.encode(),
@@ -216,15 +217,14 @@ def _prepare(
 
 
 def _export(
-    connection: Connection,
-    function: Callable[..., Any],
-    retry_exceptions: bool | tuple[type[Exception], ...],
+    connection: Connection, function: Callable[..., Any], options: TaskOptions
 ) -> ObjectRef[Any]:
     """Store `function` for the workers, once a session; later changes to it are not seen."""
-    key = (function, retry_exceptions)
+    key = (function, options.retry_exceptions, options.max_calls)
     ref: ObjectRef[Any] | None = connection.cache.get(key)
     if ref is None:
-        export = Export(function, getattr(function, "__name__", "task"), retry_exceptions)
+        name = getattr(function, "__name__", "task")
+        export = Export(function, name, options.retry_exceptions, options.max_calls)
         try:
             encoded = encode(tuple(export))
         except TypeError as error:

@@ -77,7 +77,7 @@ class Returns:
             elif self._job.nreturns == 0:
                 self._deliver_nothing(result)
             elif inspect.isgenerator(result):
-                self._deliver_values(result, ends_at_count=False)
+                self._deliver_generator(result)
             elif self._job.nreturns == 1:
                 self._deliver_one(result)
             else:
@@ -105,7 +105,10 @@ class Returns:
             self._job.finish_with(0, stored)
 
     def _deliver_sequence(self, values: Any) -> None:
-        """Store the items of a list, tuple, array, ...: anything with a length."""
+        """Store the items of a list, tuple, array, ...: anything with a length.
+
+        They were all there at once, so they become visible at once: a crash shows none of them.
+        """
         try:
             length = len(values)
             items = iter(values)
@@ -115,18 +118,24 @@ class Returns:
         if length != self._job.nreturns:
             self._fail(self._wrong_count(length))
             return
-        self._deliver_values(items, ends_at_count=True)
+        outcomes: list[_core.Stored] = []
+        failure = b""
+        while len(outcomes) < length:
+            stored = None
+            if not failure:
+                stored, failure = self._store_next(items, len(outcomes))
+            outcomes.append(stored or store_failure(self._core, failure))
+        self._give_all(outcomes)
 
-    def _deliver_values(self, items: Iterator[Any], *, ends_at_count: bool) -> None:
+    def _deliver_generator(self, items: Any) -> None:
         """Store value by value; none is on the heap when the next one is asked for.
 
-        The last is held back until it is known to be the last: at once when the number of values
-        was known before (`ends_at_count`).
+        The last is held back until the generator has ended and so is known to be the last.
         """
         last = self._job.nreturns - 1
         for i in range(last + 1):
             stored, failure = self._store_next(items, i)
-            if stored is not None and i == last and not ends_at_count:
+            if stored is not None and i == last:
                 failure = self._end_of(items)
             if failure or stored is None:
                 self._close(items)
@@ -238,10 +247,22 @@ class Returns:
             self._job.give(i, stored)
         return before in (None, fingerprint)
 
-    def _close(self, items: Iterator[Any]) -> None:
+    def _give_all(self, outcomes: list[_core.Stored]) -> None:
+        """Make all values visible, but those that an earlier attempt has shown; end the task."""
+        fresh = []
+        for i, stored in enumerate(outcomes):
+            fingerprint = stored.fingerprint()
+            before = self._job.returned(i) if self._job.attempt else None
+            if before is None:
+                fresh.append(stored)
+            elif before != fingerprint:
+                self._fail(self._inconsistent(i, "is another value than the one"))
+                return
+        _flush()
+        self._job.conclude(fresh)
+
+    def _close(self, items: Any) -> None:
         """Run the `finally` blocks of a generator that is not driven further."""
-        if not inspect.isgenerator(items):
-            return
         try:
             items.close()
         except SystemExit:
@@ -255,7 +276,7 @@ class Returns:
         """Store `data` in every open return and end the task."""
         count = len(self._job.open_returns())
         _flush()
-        self._job.fail([store_failure(self._core, data) for _ in range(count)])
+        self._job.conclude([store_failure(self._core, data) for _ in range(count)])
 
     def _fail_at(self, i: int, data: bytes) -> None:
         """As _fail, for an attempt that ended before its value i.

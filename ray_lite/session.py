@@ -286,6 +286,7 @@ def _forget_in_child() -> None:
         _process.connection = None
 
 
+_core.hooks.restore = _restore_ref
 copyreg.pickle(_core.ObjectRef, _reduce_ref)  # type: ignore[arg-type]
 os.register_at_fork(after_in_child=_forget_in_child)
 atexit.register(close_session)

@@ -136,7 +136,7 @@ class Supervisor:
                 case sched.Requeue(task):
                     self._core.requeue(self._tasks.pop(task))
                 case sched.Finish(task):
-                    self._tasks.pop(task).fail([])
+                    self._tasks.pop(task).conclude([])
                 case sched.Fail(task, message):
                     self._fail(self._tasks.pop(task), message)
                 case sched.SetGrowable(growable):
@@ -232,7 +232,7 @@ class Supervisor:
         if job.nreturns == 0:
             self._say(message)
         count = len(job.open_returns())
-        job.fail([store_failure(self._core, data) for _ in range(count)])
+        job.conclude([store_failure(self._core, data) for _ in range(count)])
 
     def _print_reports(self) -> None:
         """Print the failures whose references died before anyone asked."""

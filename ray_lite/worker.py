@@ -9,7 +9,7 @@ is run again (scheduler.py).
 
 import os
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any, Final
 
 from ray_lite import _core, session
@@ -33,9 +33,11 @@ class Worker:
         self._core = core
         self._set_title = set_title
         self._functions: OrderedDict[tuple[int, int], Export] = OrderedDict()
+        #: Calls so far of each function that has max_calls.
+        self._calls: Counter[tuple[int, int]] = Counter()
 
     def run(self) -> None:
-        """Run tasks until the supervisor dismisses this worker or the session ends."""
+        """Run tasks until the supervisor dismisses this worker, the session ends, or max_calls."""
         while True:
             try:
                 job = self._core.take()
@@ -44,6 +46,16 @@ class Worker:
             if job is None:
                 return
             self._run_job(job)
+            if self._is_worn_out(job):
+                return
+
+    def _is_worn_out(self, job: _core.Job) -> bool:
+        """Whether the function of this job has had its max_calls in this process."""
+        export = self._functions.get(job.function_key)
+        if export is None or export.max_calls == 0:
+            return False
+        self._calls[job.function_key] += 1
+        return self._calls[job.function_key] >= export.max_calls
 
     def _run_job(self, job: _core.Job) -> None:
         """Run one task; whatever happens, it is finished, failed or stranded afterwards."""

@@ -229,11 +229,17 @@ static inline void rig_check_empty(rig *r)
     CHECK_CLEAN(&r->s);
 }
 
+static inline void leave_session(rl_session *s)
+{
+    CHECK_EQ(rl_session_leave(s), 0);
+    rl_session_dispose(s);
+}
+
 static inline void rig_drop(rig *r)
 {
     rl_object_release(&r->s, r->function);
     CHECK_CLEAN(&r->s);
-    CHECK_EQ(rl_session_leave(&r->s), 0);
+    leave_session(&r->s);
     rl_segment_close(&r->map);
 }
 
@@ -241,6 +247,15 @@ static inline void rig_drop(rig *r)
 static inline void rig_join(rig *r, rl_session *s)
 {
     CHECK_EQ(rl_session_join(s, &r->map, RL_ROLE_WORKER, -1, -1), 0);
+}
+
+/* Have session `s` hold an object that `holder` holds, as if its reference had been pickled. */
+static inline int find_for(rl_session *s, const rl_session *holder, rl_handle h)
+{
+    rl_handle found;
+    int err = rl_object_find(s, h.gen, rl_object_number(holder, h), &found);
+    if (!err) CHECK_EQ(found.index, h.index);
+    return err;
 }
 
 static inline uint64_t free_bytes(rl_session *s)

@@ -17,7 +17,7 @@ enum { MIX_HELD = 24, MIX_BOARD = 32, MIX_CLASSES = 4, MIX_RETURNS = 18, MIX_CUS
 typedef struct mix_board {
     struct {
         _Atomic uint64_t gen;
-        _Atomic uint32_t index;
+        _Atomic uint32_t number;
     } shown[MIX_BOARD];
     _Atomic uint32_t stop;
 } mix_board;
@@ -161,16 +161,16 @@ static inline void mix_show(mix_actor *a)
     mix_held *held = mix_pick(a);
     if (held == NULL) return;
     uint32_t k = rng_below(&a->rng, MIX_BOARD);
-    atomic_store(&a->board->shown[k].index, held->h.index);
+    atomic_store(&a->board->shown[k].number, rl_object_number(&a->s, held->h));
     atomic_store(&a->board->shown[k].gen, held->h.gen);
 }
 
 static inline void mix_find(mix_actor *a)
 {
     uint32_t k = rng_below(&a->rng, MIX_BOARD);
-    rl_handle h = {.gen = atomic_load(&a->board->shown[k].gen),
-                   .index = atomic_load(&a->board->shown[k].index)};
-    int err = rl_object_find(&a->s, h);
+    rl_handle h;
+    int err = rl_object_find(&a->s, atomic_load(&a->board->shown[k].gen),
+                             atomic_load(&a->board->shown[k].number), &h);
     MIX_ALLOW(err, RL_ESTALE);
     if (!err) mix_keep(a, h, 0);
 }
@@ -361,7 +361,7 @@ static inline void mix_supervise(rl_session *s)
         uint8_t bytes[RL_INLINE];
         rl_value values[MIX_RETURNS];
         for (uint32_t k = 0; k < open; k++) values[k] = failure_value(7, bytes);
-        CHECK_EQ(rl_task_fail(s, job.task, values, open), 0);
+        CHECK_EQ(rl_task_conclude(s, job.task, values, open), 0);
     }
 }
 

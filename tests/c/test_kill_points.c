@@ -78,14 +78,14 @@ static void play_arena(rl_session *s)
 /* Values: short and long, with one and with many refs, freed as a chain. */
 static void play_objects(scene *sc, rl_session *s)
 {
-    rl_handle h[NREFS], many, got[NREFS];
+    rl_handle h[NREFS], many, found, got[NREFS];
     CHECK_EQ(value_put(s, 8, 5, NULL, 0, &h[0]), 0);
     for (int i = 1; i < NREFS; i++) CHECK_EQ(value_put(s, 100, 6, &h[i - 1], 1, &h[i]), 0);
     CHECK_EQ(value_put(s, 20000, 7, h, NREFS, &many), 0);
     for (int i = 0; i < NREFS; i++) rl_object_release(s, h[i]);
     CHECK_EQ(rl_object_read_refs(s, many, got, NREFS), 0);
-    CHECK_EQ(rl_object_find(s, sc->object), 0);
-    rl_object_release(s, sc->object);
+    CHECK_EQ(rl_object_find(s, sc->object.gen, 0, &found), 0);
+    rl_object_release(s, found);
     rl_object_release(s, many);
     for (int i = 0; i < NREFS; i++) rl_object_release(s, got[i]);
 }
@@ -140,7 +140,7 @@ static void decide_stranded(scene *sc)
         if (job.attempt == 0 && sc->n % 2) {
             CHECK_EQ(rl_task_requeue(s, job.task), 0);
         } else {
-            CHECK_EQ(rl_task_fail(s, job.task, values, open), 0);
+            CHECK_EQ(rl_task_conclude(s, job.task, values, open), 0);
         }
         CHECK_CLEAN(s);
     }

@@ -1,21 +1,23 @@
 /* test_single_step.c - a process is killed after each single instruction of each operation.
  *
- * A child is traced: it runs up to the operation, then k single steps into it, and is killed there,
- * for k = 1, 2, 3, ... until the operation ends before. Then the parent gives back what the child
- * held and finds the session as it was. Kill points stand where we think that it matters; this test
- * does not think.
+ * A child is traced: it is stopped k instructions into the operation and killed there, for k = 0, 1,
+ * 2, ... until the operation ends before. Then the parent gives back what the child held and finds
+ * the session as it was. Kill points stand where we think that it matters; this test does not think.
  *
- * COST       Stepping to each instruction anew is quadratic, so a long operation is sampled: every
- *            `stride`-th instruction, from an offset that moves on, so that all are met in the end
- *            when the whole is repeated (argument 1: how often; argument 2: the first offset).
+ * METHOD     Each operation is single-stepped once, to learn its path. To stop at step k again, the
+ *            child runs to a breakpoint there, as often as the path has passed that address before;
+ *            fork gives every child the same addresses. (Where we know no breakpoint instruction,
+ *            the child is stepped all the way.)
+ * COST       By default a long operation is sampled evenly. Argument 1: most points an operation.
  */
 #include "harness.h"
 
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 
 enum { OUTSIDE, INSIDE, PAST };
-enum { NRETURNS = 2, STEPS_AN_OPERATION = SANITIZED ? 40000 : 150000 };
+enum { NRETURNS = 2, MOST_STEPS = 1 << 17, POINTS = SANITIZED ? 60 : 250 };
 
 typedef struct scene {
     rig r;
@@ -84,10 +86,11 @@ static void release_mine(scene *sc)
 
 static void find_and_hold(scene *sc)
 {
-    CHECK_EQ(rl_object_find(&sc->child, sc->object), 0);
-    rl_object_hold(&sc->child, sc->object);
-    rl_object_release(&sc->child, sc->object);
-    rl_object_release(&sc->child, sc->object);
+    rl_handle h;
+    CHECK_EQ(rl_object_find(&sc->child, sc->object.gen, 0, &h), 0);
+    rl_object_hold(&sc->child, h);
+    rl_object_release(&sc->child, h);
+    rl_object_release(&sc->child, h);
 }
 
 static void hold_by_name(scene *sc)
@@ -107,7 +110,11 @@ static void submit(scene *sc)
 static void find_returns(scene *sc)
 {
     join(sc);
-    for (int k = 0; k < NRETURNS; k++) CHECK_EQ(rl_object_find(&sc->child, sc->returns[k]), 0);
+    for (uint32_t k = 0; k < NRETURNS; k++) {
+        rl_handle h;
+        CHECK_EQ(rl_object_find(&sc->child, sc->returns[k].gen, k + 1, &h), 0);
+        CHECK_EQ(h.index, sc->returns[k].index);
+    }
 }
 
 static void take(scene *sc)
@@ -232,7 +239,7 @@ static void scene_end(scene *sc, pid_t child)
     rig_drop(&sc->r);
 }
 
-/* ---- stepping ---- */
+/* ---- the traced child ---- */
 
 static const operation *to_run;
 
@@ -248,77 +255,149 @@ static int child_main(void *argument)
     return 0;
 }
 
-/* Let the traced child make one step; returns 0 when it has ended instead. */
-static int step(pid_t pid)
+/* Start a child and let it come to where the operation begins. */
+static pid_t start(scene *sc)
 {
     int status;
-    if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL)) FAIL("ptrace: %s", strerror(errno));
+    scene_make(sc);
+    pid_t pid = spawn(child_main, sc);
     if (waitpid(pid, &status, 0) != pid) FAIL("waitpid: %s", strerror(errno));
-    return WIFSTOPPED(status);
-}
-
-/* Run the child k steps into the operation and kill it; returns how many of them it made. */
-static unsigned kill_after(scene *sc, unsigned k, pid_t *pid)
-{
-    int status;
-    *pid = spawn(child_main, sc);
-    if (waitpid(*pid, &status, 0) != *pid) FAIL("waitpid: %s", strerror(errno));
-    if (WIFEXITED(status)) {
-        if (WEXITSTATUS(status) != EXIT_NOT_HERE) FAIL("the child ended before its operation");
+    if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_NOT_HERE) {
         fprintf(stderr, "ptrace is not permitted here\n");
         exit(EXIT_NOT_HERE);
     }
-    unsigned made = 0;
-    int alive = 1;
-    while (alive && atomic_load(sc->phase) == OUTSIDE) alive = step(*pid);
-    while (alive && made < k && atomic_load(sc->phase) == INSIDE) {
-        alive = step(*pid);
-        made++;
+    if (!WIFSTOPPED(status)) FAIL("%s: the child ended before its operation", to_run->name);
+    return pid;
+}
+
+/* Let the child go on by a step or to a breakpoint; returns 0 when it has ended instead. */
+static int resume(pid_t pid, int single)
+{
+    int status;
+    long err = single ? ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL)
+                      : ptrace(PTRACE_CONT, pid, NULL, NULL);
+    if (err) FAIL("ptrace: %s", strerror(errno));
+    if (waitpid(pid, &status, 0) != pid) FAIL("waitpid: %s", strerror(errno));
+    if (WIFSTOPPED(status) && WSTOPSIG(status) != SIGTRAP) {
+        FAIL("%s: the child got signal %d", to_run->name, WSTOPSIG(status));
     }
-    kill(*pid, SIGKILL);
-    reap(*pid);
-    return made;
+    return WIFSTOPPED(status);
 }
 
-/* How long is the operation? */
-static unsigned measure(scene *sc)
+#if defined(__x86_64__)
+
+static uint64_t address_of(pid_t pid)
 {
-    pid_t pid;
-    scene_make(sc);
-    unsigned length = kill_after(sc, UINT32_MAX, &pid);
-    if (atomic_load(sc->phase) != PAST) FAIL("%s: the operation did not end", to_run->name);
+    return (uint64_t)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user_regs_struct, rip), NULL);
+}
+
+static long set_breakpoint(pid_t pid, uint64_t address)
+{
+    errno = 0;
+    long code = ptrace(PTRACE_PEEKTEXT, pid, address, NULL);
+    if (errno == 0) ptrace(PTRACE_POKETEXT, pid, address, (code & ~0xffL) | 0xcc);
+    if (errno) FAIL("no breakpoint at %#" PRIx64 ": %s", address, strerror(errno));
+    return code;
+}
+
+static void take_breakpoint_back(pid_t pid, uint64_t address, long code)
+{
+    ptrace(PTRACE_POKETEXT, pid, address, code);
+    ptrace(PTRACE_POKEUSER, pid, offsetof(struct user_regs_struct, rip), address);
+}
+
+/* Stop the child where it has made k steps of the path; returns 0 if it went another way. */
+static int go_to(scene *sc, pid_t pid, const uint64_t *path, unsigned k)
+{
+    unsigned to_pass = 0;
+    for (unsigned i = 0; i < k; i++) to_pass += path[i] == path[k];
+    for (;;) {
+        long code = set_breakpoint(pid, path[k]);
+        if (!resume(pid, 0)) return 0;
+        take_breakpoint_back(pid, path[k], code);
+        int inside = atomic_load(sc->phase) == INSIDE;
+        if (inside && to_pass-- == 0) return 1;
+        if (!resume(pid, 1)) return 0;
+    }
+}
+
+#else
+
+static uint64_t address_of(pid_t pid)
+{
+    (void)pid;
+    return 0;
+}
+
+static int go_to(scene *sc, pid_t pid, const uint64_t *path, unsigned k)
+{
+    (void)path;
+    int alive = 1;
+    while (alive && atomic_load(sc->phase) == OUTSIDE) alive = resume(pid, 1);
+    for (unsigned i = 0; alive && i < k; i++) alive = resume(pid, 1);
+    return alive && atomic_load(sc->phase) == INSIDE;
+}
+
+#endif
+
+static void end(scene *sc, pid_t pid, int alive)
+{
+    if (alive) {
+        kill(pid, SIGKILL);
+        reap(pid);
+    }
     scene_end(sc, pid);
-    return length;
 }
 
-static void kill_in_operation(scene *sc, unsigned offset)
+/* ---- killing ---- */
+
+/* Step through the operation once; returns how many steps it takes. */
+static unsigned learn_path(scene *sc, uint64_t *path)
 {
-    unsigned length = measure(sc);
-    unsigned stride = (unsigned)((uint64_t)length * length / 2 / STEPS_AN_OPERATION) + 1;
-    unsigned points = 0;
-    for (unsigned k = offset % stride; k <= length; k += stride) {
-        pid_t pid;
-        scene_make(sc);
-        kill_after(sc, k, &pid);
-        scene_end(sc, pid);
+    unsigned n = 0;
+    pid_t pid = start(sc);
+    while (atomic_load(sc->phase) == OUTSIDE) resume(pid, 1);
+    while (atomic_load(sc->phase) == INSIDE) {
+        if (n == MOST_STEPS) FAIL("%s: more than %u steps", to_run->name, n);
+        path[n++] = address_of(pid);
+        if (!resume(pid, 1)) FAIL("%s: the child ended within its operation", to_run->name);
+    }
+    end(sc, pid, 1);
+    return n;
+}
+
+static void kill_in_operation(scene *sc, unsigned most_points)
+{
+    static uint64_t path[MOST_STEPS];
+    unsigned length = learn_path(sc, path);
+    unsigned stride = (length + most_points - 1) / most_points;
+    unsigned points = 0, reached = 0;
+    for (unsigned k = 0; k < length; k += stride) {
+        pid_t pid = start(sc);
+        int stands = go_to(sc, pid, path, k);
+        reached += (unsigned)stands;
+        end(sc, pid, stands);
         points++;
     }
-    printf("    %-24s %5u instructions, killed at %u of them\n", to_run->name, length, points);
+    printf("    %-24s %6u instructions, killed at %u\n", to_run->name, length, reached);
     fflush(stdout);
+    CHECK(reached * 10 >= points * 9);
 }
 
 int main(int argc, char **argv)
 {
-    unsigned rounds = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 1;
-    unsigned first = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
+    unsigned most_points = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : POINTS;
     static scene sc;
+#if defined(__SANITIZE_THREAD__)
+    fprintf(stderr, "ThreadSanitizer sees nothing between processes\n");
+    return EXIT_NOT_HERE;
+#endif
     sc.phase = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(sc.phase != MAP_FAILED);
-    for (unsigned offset = first; offset < first + rounds; offset++) {
-        for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++) {
-            to_run = &operations[i];
-            kill_in_operation(&sc, offset);
-        }
+    CHECK(most_points > 0);
+    for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++) {
+        to_run = &operations[i];
+        kill_in_operation(&sc, most_points);
     }
     return 0;
 }

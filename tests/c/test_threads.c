@@ -30,7 +30,7 @@ static void *act(void *argument)
             mix_step(a);
         } while (a->steps % STEPS_A_LIFE);
         mix_let_go(a);
-        CHECK_EQ(rl_session_leave(&a->s), 0);
+        leave_session(&a->s);
     }
     free(a);
     atomic_store(&p->done, 1);
