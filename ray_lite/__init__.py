@@ -5,7 +5,14 @@ import sys
 if sys.platform != "linux":
     raise ImportError(f"ray_lite runs on Linux only; this is {sys.platform}")
 
-from ray_lite import _codec, _core, exceptions
+try:
+    from ray_lite import _codec, _core, exceptions
+except ImportError as error:
+    raise ImportError(
+        "the compiled part of ray_lite is missing or was built for another Python; in a source "
+        "tree run `make build`, elsewhere reinstall it: pip install --force-reinstall ray_lite "
+        f"({error})"
+    ) from error
 from ray_lite._core import ObjectRef
 from ray_lite.api import get, init, is_initialized, put, shutdown, wait
 from ray_lite.generator import DynamicObjectRefGenerator

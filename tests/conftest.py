@@ -1,0 +1,185 @@
+"""Sessions for the tests, the leak check after each of them, and the option --engine.
+
+Owns what every test may rely on: that it starts with nothing left over from the one before, and
+that it fails if it leaves something over itself. The cases of tests/conformance bring their own
+sessions and are checked file by file.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import MIB, Attempts, Belongings, Gate, count_attempts, eventually, leaks_since
+
+import ray_lite
+from ray_lite import session as sessions
+from ray_lite.session import Connection
+
+CONFORMANCE = Path(__file__).parent / "conformance"
+SESSION: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * MIB}
+
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --engine here too, for a run that starts above tests/conformance."""
+    parser.addoption(
+        "--engine",
+        choices=("ray_lite", "ray"),
+        default="ray_lite",
+        help="the engine that tests/conformance runs on",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests a directory for temporary files of their own, so that each one shows."""
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    directory = tempfile.TemporaryDirectory(prefix="ray_lite-tests-")
+    config.add_cleanup(directory.cleanup)
+    tempfile.tempdir = os.environ["TMPDIR"] = directory.name
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On Ray there is nothing to run but the conformance cases."""
+    if config.getoption("--engine") != "ray":
+        return
+    ours = [item for item in items if not is_conformance(item)]
+    config.hook.pytest_deselected(items=ours)
+    items[:] = [item for item in items if is_conformance(item)]
+
+
+def is_conformance(item: pytest.Item | pytest.Collector) -> bool:
+    """Whether a test belongs to tests/conformance."""
+    return CONFORMANCE in item.path.parents
+
+
+# ---- leaks ----
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Remember a failure: its traceback keeps things alive, which is no leak."""
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+        item.parent.stash[_failed] = True  # type: ignore[union-attr]
+    return report
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_leaks_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a file that leaves something over when its sessions have ended."""
+    node = request.node
+    if is_conformance(node) and request.config.getoption("--engine") == "ray":
+        yield  # Ray's habits are not ours to judge
+        return
+    yield from check_for_leaks(node, ignore=())
+
+
+@pytest.fixture(autouse=True)
+def _leaks_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves something over.
+
+    In a session that a file's tests share, workers come and go with the work.
+    """
+    if is_conformance(request.node):
+        yield
+        return
+    shared = sessions.current() is not None
+    yield from check_for_leaks(request.node, ignore=("children",) if shared else ())
+
+
+def check_for_leaks(node: Any, ignore: tuple[str, ...]) -> Iterator[None]:
+    """Compare what this process has before and after; not after a failure."""
+    before = Belongings.now()
+    yield
+    if not node.stash.get(_failed, False):
+        left = leaks_since(before, ignore=ignore)
+        assert not left, "left over:\n  " + "\n  ".join(left)
+
+
+# ---- sessions ----
+
+
+@pytest.fixture
+def session(request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """A session of two CPUs and 100 MiB for one test, sound and empty again at its end."""
+    ray_lite.init(**SESSION)
+    connection = sessions.current()
+    assert connection is not None
+    yield connection
+    try:
+        check_sound_and_empty(request.node, connection)
+    finally:
+        ray_lite.shutdown()
+
+
+@pytest.fixture(scope="module")
+def _module_session() -> Iterator[Connection]:
+    ray_lite.init(**SESSION)
+    connection = sessions.current()
+    assert connection is not None
+    yield connection
+    ray_lite.shutdown()
+
+
+@pytest.fixture
+def shared_session(
+    request: pytest.FixtureRequest, _module_session: Connection
+) -> Iterator[Connection]:
+    """A session for the tests of one file that do not disturb each other; checked after each."""
+    yield _module_session
+    check_sound_and_empty(request.node, _module_session)
+
+
+def check_sound_and_empty(node: Any, connection: Connection) -> None:
+    """Fail if an invariant of the core is broken, or if it holds more than exported functions."""
+    core = connection.core
+    if core.is_over or node.stash.get(_failed, False):
+        return
+    assert core.broken_invariant() is None
+    eventually(lambda: is_empty(connection), patience=5.0)
+    assert core.usage()["objects"] == len(connection.cache), core.usage()
+    assert core.usage()["tasks"] == 0, core.usage()
+
+
+def is_empty(connection: Connection) -> bool:
+    """Whether the store holds nothing but exported functions."""
+    import gc
+
+    gc.collect()
+    usage = connection.core.usage()
+    return usage["objects"] == len(connection.cache) and usage["tasks"] == 0
+
+
+# ---- steering tasks ----
+
+
+@pytest.fixture
+def new_gate(tmp_path: Path) -> Iterator[Any]:
+    """A maker of gates, all opened in the end so that no task outlives its test."""
+    gates: list[Gate] = []
+
+    def make() -> Gate:
+        gates.append(Gate(tmp_path / f"gate{len(gates)}"))
+        return gates[-1]
+
+    yield make
+    for gate in gates:
+        gate.close()
+
+
+@pytest.fixture
+def gate(new_gate: Any) -> Gate:
+    """One gate, shut."""
+    made: Gate = new_gate()
+    return made
+
+
+@pytest.fixture
+def attempts(tmp_path: Path) -> Attempts:
+    """A counter of a task's attempts."""
+    return count_attempts(tmp_path / "attempts")

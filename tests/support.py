@@ -1,0 +1,176 @@
+"""What the tests of the Python layer share: what this process owns, and how to wait for it to change.
+
+Owns the picture of a process's belongings that the leak check compares, and the one bounded way of
+polling. It must not know what is tested.
+"""
+
+import gc
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from conformance.support import MIB, Attempts, Gate, count_attempts
+
+__all__ = [
+    "MIB",
+    "Attempts",
+    "Belongings",
+    "Gate",
+    "count_attempts",
+    "eventually",
+    "is_gone",
+    "leaks_since",
+    "stat_of",
+]
+
+PATIENCE = 20.0  # seconds within which even a busy machine does what it will do at all
+STEP = 0.002  # seconds between two looks
+
+
+def eventually(condition: Callable[[], object], patience: float = PATIENCE) -> bool:
+    """Look until `condition` holds; returns whether it did within `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(STEP)
+    return True
+
+
+# ---- processes ----
+
+
+def stat_of(pid: int) -> tuple[str, int] | None:
+    """Return (state, parent) of a process, or None if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent = text.rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie whose parent has not looked yet has."""
+    stat = stat_of(pid)
+    return stat is None or stat[0] in "ZX"
+
+
+def descendants(root: int) -> set[str]:
+    """Return "pid command (state)" of the descendants of process `root`, zombies included."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        stat = stat_of(int(name)) if name.isdigit() else None
+        if stat is not None:
+            parents[int(name)] = stat[1]
+    family = {root}
+    for pid in sorted(parents):
+        family |= _line_up(pid, parents, family)
+    return {_describe(pid) for pid in family - {root}}
+
+
+def _line_up(pid: int, parents: dict[int, int], family: set[int]) -> set[int]:
+    """Return `pid` and its ancestors if they lead to the family, else nothing."""
+    line = []
+    while pid in parents and pid not in family:
+        line.append(pid)
+        pid = parents[pid]
+    return set(line) if pid in family else set()
+
+
+def _describe(pid: int) -> str:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")[:60].decode()
+    except (FileNotFoundError, ProcessLookupError):
+        command = ""
+    return f"{pid} {command or '(zombie)'}"
+
+
+# ---- what a process has ----
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What this process has that could outlive its use; each set holds one text per thing."""
+
+    descriptors: set[str]
+    children: set[str]
+    threads: set[str]
+    mappings: set[str]
+    files: set[str]
+
+    @classmethod
+    def now(cls) -> "Belongings":
+        """Look at this process."""
+        return cls(
+            descriptors=_descriptors(),
+            children=descendants(os.getpid()),
+            threads=_threads(),
+            mappings=_mappings(),
+            files=_temporary_files(),
+        )
+
+    def more_than(self, before: "Belongings") -> list[str]:
+        """Return what is here and was not there, one line each."""
+        return [
+            f"{field.name}: {thing}"
+            for field in fields(self)
+            for thing in sorted(getattr(self, field.name) - getattr(before, field.name))
+        ]
+
+
+def _descriptors() -> set[str]:
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{fd} -> {os.readlink(f'/proc/self/fd/{fd}')}")
+        except FileNotFoundError:  # the one that listed the directory
+            continue
+    return found
+
+
+def _threads() -> set[str]:
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    return {f"{tid} {names.get(int(tid), '')}" for tid in os.listdir("/proc/self/task")}
+
+
+def _mappings() -> set[str]:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line for line in lines if "memfd:ray_lite" in line}
+
+
+def _temporary_files() -> set[str]:
+    """List the directory for temporary files, which conftest.py makes the tests' own."""
+    shared = [name for name in os.listdir("/dev/shm") if "ray_lite" in name]
+    return {*os.listdir(tempfile.gettempdir()), *shared}
+
+
+def leaks_since(
+    before: Belongings, *, ignore: Iterable[str] = (), patience: float = 5.0
+) -> list[str]:
+    """Return what this process still has, and did not have `before`, once it has had time to end.
+
+    Args:
+        before: What it had.
+        ignore: Kinds that do not count, by the names of Belongings' fields.
+        patience: Seconds that processes and threads are given to end.
+    """
+    left: list[str] = []
+
+    def settled() -> bool:
+        found = Belongings.now().more_than(before)
+        left[:] = [line for line in found if line.partition(":")[0] not in ignore]
+        return not left or not gc.collect() and False
+
+    eventually(settled, patience)
+    return left
+
+
+def kill(pid: int) -> None:
+    """Send SIGKILL."""
+    os.kill(pid, signal.SIGKILL)
