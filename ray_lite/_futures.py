@@ -23,10 +23,10 @@ class FutureMaker:
         self._core = core
         self._lock = threading.Lock()
         #: Futures that are not done, in the order in which they were made.
-        self._pending: list[tuple[_core.ObjectRef, Future[Any]]] = []
+        self._pending: list[tuple[_core.ObjectRef[Any], Future[Any]]] = []
         self._thread: threading.Thread | None = None
 
-    def make(self, ref: _core.ObjectRef) -> "Future[Any]":
+    def make(self, ref: _core.ObjectRef[Any]) -> "Future[Any]":
         """Return a future with the value of `ref`, or the error that `get` would raise."""
         future: Future[Any] = Future()
         if self._core.is_ready(ref):
@@ -70,7 +70,7 @@ class FutureMaker:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
 
-    def _settle(self, ref: _core.ObjectRef, future: "Future[Any]") -> None:
+    def _settle(self, ref: _core.ObjectRef[Any], future: "Future[Any]") -> None:
         try:
             value = read(self._core, ref)
         except Exception as error:

@@ -11,7 +11,7 @@ from ray_lite._codec import ErrorPayload, encode_error
 from ray_lite.exceptions import ObjectStoreFullError, loads_error
 
 
-def read(core: _core.Session, ref: _core.ObjectRef) -> Any:
+def read(core: _core.Session, ref: _core.ObjectRef[Any]) -> Any:
     """Return the value of a sealed reference, or raise the failure that is stored in its place."""
     value = core.read(ref)
     if type(value) is ErrorPayload:

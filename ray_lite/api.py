@@ -5,7 +5,7 @@ tasks are run.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 from ray_lite import session
@@ -23,25 +23,32 @@ class RayContext(Mapping[str, Any]):
     """What `init` returns: facts about the session, by name. Usable in a with statement."""
 
     def __init__(self, info: Mapping[str, Any]) -> None:
+        """Keep a copy of the facts."""
         self.address_info = dict(info)
         self.dashboard_url = ""
 
     def __getitem__(self, key: str) -> Any:
+        """Return the fact of that name."""
         return self.address_info[key]
 
     def __iter__(self) -> Iterator[str]:
+        """Return the names."""
         return iter(self.address_info)
 
     def __len__(self) -> int:
+        """Return how many facts there are."""
         return len(self.address_info)
 
     def __repr__(self) -> str:
+        """Return the class's name and the facts."""
         return f"RayContext({self.address_info})"
 
     def __enter__(self) -> "RayContext":
+        """Return it; leaving the with statement ends the session."""
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        """End the session."""
         shutdown()
 
     def disconnect(self) -> None:
@@ -123,7 +130,7 @@ def connect() -> Connection:
 # ---- put, get, wait ----
 
 
-def put(value: T, *, _owner: object = None, _tensor_transport: object = None) -> "ObjectRef[T]":
+def put(value: T, *, _owner: object = None, _tensor_transport: object = None) -> ObjectRef[T]:
     """Store `value` and return a reference to it.
 
     Args:
@@ -158,11 +165,9 @@ def _short(value: object) -> str:
 
 
 @overload
-def get(refs: "ObjectRef[T]", *, timeout: float | None = None) -> T: ...
+def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
-def get(refs: "Sequence[ObjectRef[T]]", *, timeout: float | None = None) -> list[T]: ...
-@overload
-def get(refs: Any, *, timeout: float | None = None) -> Any: ...
+def get(refs: list[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
 def get(refs: Any, *, timeout: float | None = None) -> Any:
     """Return the value of a reference, or the list of values of a list of references.
 
@@ -244,7 +249,7 @@ def _number(call: str, timeout: Any) -> float:
     return seconds
 
 
-def _check_session(owned: bool, ref: ObjectRef) -> None:
+def _check_session(owned: bool, ref: ObjectRef[Any]) -> None:
     if not owned:
         raise ValueError(
             f"{ref!r}: owner is unknown, it belongs to no live session of this process (shutdown "
@@ -253,12 +258,12 @@ def _check_session(owned: bool, ref: ObjectRef) -> None:
 
 
 def wait(
-    ray_waitables: "list[ObjectRef[T]]",
+    ray_waitables: list[ObjectRef[T]],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
     fetch_local: bool = True,
-) -> "tuple[list[ObjectRef[T]], list[ObjectRef[T]]]":
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
     """Wait until `num_returns` of the references have a value or a failure.
 
     Args:

@@ -48,7 +48,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 
 __all__ = [
     "ActorAlreadyExistsError",

@@ -18,18 +18,23 @@ class DynamicObjectRefGenerator:
         refs: The references, in the order of the yields.
     """
 
-    def __init__(self, refs: list[ObjectRef]) -> None:
+    def __init__(self, refs: list[ObjectRef[Any]]) -> None:
+        """Keep a copy of the list."""
         self._refs = list(refs)
 
-    def __iter__(self) -> Iterator[ObjectRef]:
+    def __iter__(self) -> Iterator[ObjectRef[Any]]:
+        """Hand out the references that are left, each once."""
         while self._refs:
             yield self._refs.pop(0)
 
     def __len__(self) -> int:
+        """Return how many references are left."""
         return len(self._refs)
 
     def __repr__(self) -> str:
+        """Return the class's name and how many are left."""
         return f"DynamicObjectRefGenerator({len(self)} left)"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to rebuild it with the references that are left."""
         return DynamicObjectRefGenerator, (list(self._refs),)

@@ -29,8 +29,8 @@ class TitledStream(io.TextIOWrapper):
     """A worker's stdout or stderr: announces the running task's name before its first output."""
 
     def __init__(self, fd: int) -> None:
-        raw = open(fd, "wb", buffering=0, closefd=False)
-        buffered = io.BufferedWriter(raw)
+        """Write to `fd`, which stays open when this is closed."""
+        buffered = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False))
         super().__init__(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         self._announced = ""
         #: The name of the task that runs now.
@@ -92,6 +92,7 @@ class LogProcess:
     """Reads every pipe it is handed until all of them, and the supervisor's socket, have ended."""
 
     def __init__(self, control: socket.socket, *, mute: bool) -> None:
+        """Listen to `control` for pipes; `mute` reads what workers print and drops it."""
         self._mute = mute
         self._control: socket.socket | None = control
         self._poll = select.epoll()
@@ -143,7 +144,7 @@ class LogProcess:
             except BlockingIOError:
                 select.select([], [out], [])
             except OSError:
-                return  # the driver's terminal or pipe is gone; keep draining, workers must not hang
+                return  # the driver's terminal or pipe is gone; drain on, or workers would hang
 
 
 def send_pipes(control: socket.socket, pid: int, fds: list[int]) -> None:

@@ -8,17 +8,17 @@ import enum
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, overload
 
 from ray_lite import api
 from ray_lite._codec import encode, encode_call
 from ray_lite._core import ObjectRef
-from ray_lite._options import TaskOptions, parse_task_options
+from ray_lite._options import NumReturns, TaskOptions, parse_task_options
 from ray_lite.session import Connection
 
-P = ParamSpec("P")
-R = TypeVar("R")
+T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class Mode(enum.IntFlag):
@@ -72,15 +72,16 @@ class _Signature:
         self._signature.bind(*args, **kwargs)
 
 
-class RemoteFunction(Generic[P, R]):
-    """A function that runs as a task. Made by `@remote`.
+class RemoteFunction(Generic[R_co]):
+    """A function that runs as a task, and whose `.remote()` gives an R_co. Made by `@remote`.
 
     Args:
         function: The function; reusable in later sessions.
         options: As they were given to the decorator, checked.
     """
 
-    def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
+    def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
+        """Take the name, signature and docstring of `function` over."""
         self._function = function
         self._options = options
         self._signature = _Signature(function)
@@ -88,6 +89,7 @@ class RemoteFunction(Generic[P, R]):
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise TypeError: it is `.remote()` that runs the function."""
         name = getattr(self._function, "__name__", "f")
         raise TypeError(
             f"Remote functions cannot be called directly. Instead of running '{name}()', try "
@@ -95,9 +97,10 @@ class RemoteFunction(Generic[P, R]):
         )
 
     def __repr__(self) -> str:
+        """Return the class's name and where the function is defined."""
         return f"RemoteFunction({self._function.__module__}.{self._function.__qualname__})"
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, *args: Any, **kwargs: Any) -> R_co:
         """Submit one call and return at once.
 
         Args:
@@ -115,9 +118,18 @@ class RemoteFunction(Generic[P, R]):
         if prepared is None or prepared.connection.core.is_over:
             prepared = self._prepare()
         self._signature.check(args, kwargs)
-        return _submit(prepared, self._function, args, kwargs)
+        result: R_co = _submit(prepared, self._function, args, kwargs)
+        return result
 
-    def options(self, **options: Any) -> "_FunctionWithOptions":
+    @overload
+    def options(
+        self, *, num_returns: NumReturns, **options: Any
+    ) -> "_FunctionWithOptions[Any]": ...
+    @overload
+    def options(
+        self, *, num_returns: None = None, **options: Any
+    ) -> "_FunctionWithOptions[R_co]": ...
+    def options(self, **options: Any) -> "_FunctionWithOptions[Any]":
         """Return a wrapper whose `.remote` uses these options over the decorator's.
 
         Raises:
@@ -133,22 +145,25 @@ class RemoteFunction(Generic[P, R]):
         return self._prepared
 
     def __getstate__(self) -> dict[str, Any]:
+        """Return what outlives a session."""
         return {"_function": self._function, "_options": self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start as if no session had seen it."""
         # Inside a recursive function's own pickle the function is not complete yet, so anything
         # that looks into it has to wait until the first use.
         self.__dict__.update(state)
         self._prepared = None
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> _Signature:
+        """Make the signature at its first use after unpickling."""
         if name == "_signature":
             self._signature = _Signature(self._function)
             return self._signature
         raise AttributeError(f"'RemoteFunction' object has no attribute '{name}'")
 
 
-class _FunctionWithOptions:
+class _FunctionWithOptions(Generic[R_co]):
     """What `.options()` returns: `.remote` and no more."""
 
     def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
@@ -156,11 +171,12 @@ class _FunctionWithOptions:
         self._options = options
         self._signature = _Signature(function)
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, *args: Any, **kwargs: Any) -> R_co:
         """Submit one call; see RemoteFunction.remote."""
         prepared = _prepare(api.connect(), self._function, self._options)
         self._signature.check(args, kwargs)
-        return _submit(prepared, self._function, args, kwargs)
+        result: R_co = _submit(prepared, self._function, args, kwargs)
+        return result
 
 
 def _submit(
@@ -201,9 +217,10 @@ def _prepare(
     mode = Mode.DYNAMIC if returns == "dynamic" else Mode(0)
     if options.retry_exceptions:
         mode |= Mode.RETRY
+    name: str = getattr(function, "__name__", "task")
     if options.name is not None:
         mode |= Mode.NAMED
-    name = options.name or getattr(function, "__name__", "task")
+        name = options.name or name
     return _Prepared(
         connection,
         _export(connection, function, options),
@@ -244,10 +261,35 @@ def _is_generator_function(function: Callable[..., Any]) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
+# What .remote() gives, as far as types can tell: an ObjectRef[T] for a function that returns a T.
+# Any once num_returns is given, whose value decides between a reference, a list of them and None;
+# and Any for a function that returns an iterator, for then it depends on num_returns what arrives.
+# Arguments are not checked: each may be a reference to its value, which a ParamSpec cannot say.
+
+
+class _Decorator(Protocol):
+    """What `@remote(...)` without num_returns is."""
+
+    @overload
+    def __call__(
+        self, function: Callable[..., Iterator[Any] | AsyncIterator[Any]], /
+    ) -> RemoteFunction[Any]: ...
+    @overload
+    def __call__(self, function: Callable[..., T], /) -> RemoteFunction[ObjectRef[T]]: ...
+
+
 @overload
-def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+def remote(
+    function: Callable[..., Iterator[Any] | AsyncIterator[Any]], /
+) -> RemoteFunction[Any]: ...
 @overload
-def remote(**options: Any) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
+def remote(function: Callable[..., T], /) -> RemoteFunction[ObjectRef[T]]: ...
+@overload
+def remote(
+    *, num_returns: NumReturns, **options: Any
+) -> Callable[[Callable[..., Any]], RemoteFunction[Any]]: ...
+@overload
+def remote(*, num_returns: None = None, **options: Any) -> _Decorator: ...
 def remote(*args: Any, **options: Any) -> Any:
     """Make a function a task: `@remote`, `@remote(num_cpus=2)`, `remote(f)`.
 
@@ -275,7 +317,7 @@ def remote(*args: Any, **options: Any) -> Any:
     return functools.partial(_make_remote, options=options)
 
 
-def _make_remote(function: Any, options: Mapping[str, Any]) -> RemoteFunction[Any, Any]:
+def _make_remote(function: Any, options: Mapping[str, Any]) -> RemoteFunction[Any]:
     if inspect.isclass(function):
         raise NotImplementedError(
             f"{function.__name__} is a class: actors come in a later version; use functions"
@@ -292,5 +334,3 @@ def _make_remote(function: Any, options: Mapping[str, Any]) -> RemoteFunction[An
         )
     generator = _is_generator_function(function)
     return RemoteFunction(function, parse_task_options(options, is_generator=generator))
-
-

@@ -57,6 +57,7 @@ class Returns:
         name: str,
         wants_retry: Callable[[BaseException], bool],
     ) -> None:
+        """Keep them; nothing is stored before `deliver` or `fail`."""
         self._core = core
         self._job = job
         self._name = name
@@ -218,11 +219,11 @@ class Returns:
             raise
         except BaseException as error:
             return self._envelope_or_strand(error)
-        error = ValueError(
+        extra = ValueError(
             f"Task {self._name} yielded more than num_returns={self._job.nreturns} values; its "
             'last reference says so. Give the right number, or num_returns="dynamic"'
         )
-        return self._envelope(error)
+        return self._envelope(extra)
 
     def _store(self, value: Any) -> tuple[_core.Stored | None, bytes]:
         """Write `value` to shared memory: (stored, b""), or (None, the failure in its place)."""
@@ -324,7 +325,7 @@ class Returns:
 
 
 def _flush() -> None:
-    """What a task printed goes out before its value: the session may end as soon as that is there."""
+    """What a task printed goes out before its value: the session may end once that is there."""
     sys.stdout.flush()
     sys.stderr.flush()
 

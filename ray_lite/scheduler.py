@@ -114,9 +114,7 @@ class Warn:
     message: str
 
 
-Instruction: TypeAlias = (
-    StartWorker | DismissWorker | Requeue | Finish | Fail | SetGrowable | Warn
-)
+Instruction: TypeAlias = StartWorker | DismissWorker | Requeue | Finish | Fail | SetGrowable | Warn
 
 
 @dataclass(slots=True)

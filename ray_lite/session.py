@@ -260,7 +260,7 @@ def join_as_worker(core: _core.Session, namespace: str) -> Connection:
 # ---- references outside the store; forks ----
 
 
-def _restore_ref(binary: bytes) -> _core.ObjectRef:
+def _restore_ref(binary: bytes) -> _core.ObjectRef[Any]:
     """Return the reference that was pickled out of band, by its id."""
     if binary == b"\xff" * len(binary):
         return _core.ObjectRef.nil()
@@ -273,7 +273,7 @@ def _restore_ref(binary: bytes) -> _core.ObjectRef:
     return connection.core.find(binary)
 
 
-def _reduce_ref(ref: _core.ObjectRef) -> tuple[Any, ...]:
+def _reduce_ref(ref: _core.ObjectRef[Any]) -> tuple[Any, ...]:
     return _restore_ref, (ref.binary(),)
 
 
@@ -287,7 +287,7 @@ def _forget_in_child() -> None:
 
 
 _core.hooks.restore = _restore_ref
-copyreg.pickle(_core.ObjectRef, _reduce_ref)  # type: ignore[arg-type]
+copyreg.pickle(_core.ObjectRef, _reduce_ref)
 os.register_at_fork(after_in_child=_forget_in_child)
 atexit.register(close_session)
 

@@ -60,6 +60,7 @@ class Supervisor:
     """
 
     def __init__(self, driver: socket.socket, config: Config) -> None:
+        """Join the session and start its log process; no worker yet."""
         self._driver = driver
         self._config = config
         self._segments = _core.Segments.attach(config.control_fd, config.data_fd)

@@ -30,6 +30,7 @@ class Worker:
     """
 
     def __init__(self, core: _core.Session, set_title: Any) -> None:
+        """Start with no function loaded."""
         self._core = core
         self._set_title = set_title
         self._functions: OrderedDict[tuple[int, int], Export] = OrderedDict()

@@ -135,8 +135,11 @@ def _descriptors() -> set[str]:
 
 
 def _threads() -> set[str]:
-    names = {thread.native_id: thread.name for thread in threading.enumerate()}
-    return {f"{tid} {names.get(int(tid), '')}" for tid in os.listdir("/proc/self/task")}
+    """List Python's threads, and number the others: faulthandler starts a new one for each test."""
+    named = {thread.native_id: thread.name for thread in threading.enumerate()}
+    tids = {int(tid) for tid in os.listdir("/proc/self/task")}
+    ours = {f"{tid} {name}" for tid, name in named.items() if tid in tids}
+    return ours | {f"unknown to Python, number {i}" for i in range(len(tids - named.keys()))}
 
 
 def _mappings() -> set[str]:
