@@ -95,8 +95,8 @@ static rl_block *neighbour(rl_mapping *m, uint32_t i)
 static void split(rl_mapping *m, uint32_t i, uint64_t nbytes)
 {
     rl_block *b = &m->blocks[i];
-    uint32_t r = rl_table_take(&m->control->blocks, m->blocks, sizeof(rl_block),
-                               offsetof(rl_block, next));
+    uint32_t r =
+        rl_table_take(&m->control->blocks, m->blocks, sizeof(rl_block), offsetof(rl_block, next));
     if (r == RL_NIL) return;
 
     rl_block *rest = &m->blocks[r];

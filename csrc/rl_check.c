@@ -5,6 +5,7 @@
 #include "rl_err.h"
 #include "rl_list.h"
 #include "rl_object.h"
+#include "rl_stream.h"
 #include "rl_task.h"
 
 #include <stdlib.h>
@@ -14,6 +15,11 @@ static void count(const rl_mapping *m, rl_list list, uint32_t *names, uint32_t *
     rl_walk w = rl_list_walk(m, list);
     for (uint32_t i = rl_walk_next(&w); i != RL_NIL; i = rl_walk_next(&w)) names[i]++;
     *chunks += rl_list_chunks(list.n);
+}
+
+static void count_item(void *names, uint32_t object)
+{
+    ((uint32_t *)names)[object]++;
 }
 
 /* Recount the names of every object from all owners (O2), and the chunks in use. */
@@ -34,6 +40,11 @@ static const char *check_names(const rl_mapping *m, uint32_t *names)
         count(m, t->refs, names, &chunks);
         names[t->function]++;
         if (t->args != RL_NIL) names[t->args]++;
+    }
+    for (uint32_t i = 0; i < c->streams.high_water; i++) {
+        if (atomic_load(&m->streams[i].state) == RL_STREAM_FREE) continue;
+        rl_stream_each_item(m, i, count_item, names);
+        chunks += rl_stream_chunks(m, i);
     }
     for (uint32_t i = 0; i < c->objects.high_water; i++) {
         if (atomic_load(&m->objects[i].names) != names[i]) return "object: names differ (O2)";
@@ -77,6 +88,7 @@ int rl_check(rl_session *s, const char **broken)
         *broken = rl_arena_check(&s->map);
         if (!*broken) *broken = rl_object_check(&s->map);
         if (!*broken) *broken = rl_task_check(&s->map);
+        if (!*broken) *broken = rl_stream_check(&s->map);
         if (!*broken) *broken = check_names(&s->map, names);
         if (!*broken) *broken = check_slots(&s->map);
         rl_leave(&section);

@@ -20,6 +20,7 @@ enum {
     RL_ETABLE = -8,    /* a table of the control segment is full */
     RL_ELAYOUT = -9,   /* the segment was made by another version */
     RL_EAGAIN = -10,   /* nothing to do now */
+    RL_EEND = -11,     /* the stream has ended */
 };
 
 #define RL_ASSERT(cond) assert(cond)

@@ -14,7 +14,8 @@
  *   stream    the growing list of objects that a generator task yields
  *   handle    {index, generation}: how a process refers to an object, task or stream
  *
- * LAYOUT   CONTROL = [rl_control | slots | classes | blocks | objects | tasks | chunks | edges], each table at a multiple of 4096, reserved sparse: a record costs memory once it
+ * LAYOUT   CONTROL = [rl_control | slots | classes | blocks | objects | tasks | streams | chunks |
+ *          edges], each table at a multiple of 4096, reserved sparse: a record costs memory once it
  *          has been used. Only indices and offsets are stored, never pointers.
  *
  * AUTHORITATIVE AND DERIVED
@@ -40,23 +41,25 @@ enum {
     RL_MAX_CLASSES = 128,
     RL_MAX_RESOURCES = 16,
     RL_RESOURCE_NAME = 64,
-    RL_CPU = 0,             /* resource 0; the one that a blocked task gives back */
+    RL_CPU = 0,               /* resource 0; the one that a blocked task gives back */
     RL_RESOURCE_UNIT = 10000, /* units in 1.0 of a resource */
     RL_BINS = 172,
     RL_BIN_WORDS = 3,
-    RL_INLINE = 32,         /* longest payload kept in the object's record */
-    RL_TASK_INLINE = 120,   /* longest arguments kept in the task's record */
+    RL_INLINE = 32,       /* longest payload kept in the object's record */
+    RL_TASK_INLINE = 116,  /* longest arguments kept in the task's record */
     RL_TASK_NAME = 48,
     RL_CHUNK_NAMES = 14,
-    RL_ALIGN = 64,          /* of every block */
-    RL_KIND_ERROR = 11,     /* the one kind of value that the core knows: a failure */
+    RL_ALIGN = 64,      /* of every block */
+    RL_KIND_ERROR = 11, /* the one kind of value that the core knows: a failure */
 };
+
+enum { RL_HANDLE_OBJECT = 0, RL_HANDLE_STREAM };
 
 /* Which record, and which of the records that have lived there. */
 typedef struct rl_handle {
     uint64_t gen;
     uint32_t index;
-    uint32_t pad;
+    uint32_t kind; /* RL_HANDLE_*: what of the two to wait for; otherwise not looked at */
 } rl_handle;
 
 /* A list of objects. n == 0: none; n == 1: `head` is the object; else the first chunk. */
@@ -88,14 +91,14 @@ enum { RL_SLOT_FREE, RL_SLOT_LIVE, RL_SLOT_DYING };
 enum { RL_ROLE_DRIVER = 1, RL_ROLE_SUPERVISOR, RL_ROLE_WORKER, RL_ROLE_HELPER };
 
 typedef struct rl_slot {
-    _Atomic uint32_t state;    /* RL_SLOT_*; COMMIT of joining and leaving */
+    _Atomic uint32_t state; /* RL_SLOT_*; COMMIT of joining and leaving */
     uint32_t pid;
-    uint64_t start_time;       /* of the process, in clock ticks after boot: pids are reused */
-    uint64_t gen;              /* how many processes have had this slot */
-    uint32_t role;             /* RL_ROLE_* */
-    _Atomic uint32_t blocked;  /* 1 while its task waits and so gives its CPU back */
-    _Atomic uint32_t task;     /* index of the task that it runs, or RL_NIL (derived) */
-    _Atomic uint32_t leaving;  /* the supervisor asks this worker to end when idle */
+    uint64_t start_time;      /* of the process, in clock ticks after boot: pids are reused */
+    uint64_t gen;             /* how many processes have had this slot */
+    uint32_t role;            /* RL_ROLE_* */
+    _Atomic uint32_t blocked; /* 1 while its task waits and so gives its CPU back */
+    _Atomic uint32_t task;    /* index of the task that it runs, or RL_NIL (derived) */
+    _Atomic uint32_t leaving; /* the supervisor asks this worker to end when idle */
     uint8_t pad0[64 - 40];
     _Atomic uint32_t doorbell; /* futex: bumped by every event that the process waits for */
     _Atomic uint32_t sleepers; /* threads in a futex wait on `doorbell`: is a wake call needed? */
@@ -106,10 +109,10 @@ _Static_assert(sizeof(rl_slot) == 128, "the doorbell has a line of its own");
 /* ---- blocks ---- */
 
 /* A block's tag: what it is, and for whom (COMMIT of every change). */
-#define RL_BLOCK_UNUSED 0u             /* the record describes no extent */
+#define RL_BLOCK_UNUSED 0u /* the record describes no extent */
 #define RL_BLOCK_FREE (1u << 28)
-#define RL_BLOCK_FILLING (2u << 28)    /* | slot: being written */
-#define RL_BLOCK_SEALED (3u << 28)     /* | object (derived from that object's `block`) */
+#define RL_BLOCK_FILLING (2u << 28) /* | slot: being written */
+#define RL_BLOCK_SEALED (3u << 28)  /* | object (derived from that object's `block`) */
 #define RL_BLOCK_KIND (15u << 28)
 #define RL_BLOCK_WHO ((1u << 28) - 1)
 
@@ -174,7 +177,7 @@ enum {
     RL_TASK_FREE = 0,
     RL_TASK_WAITING, /* for objects that it needs */
     RL_TASK_READY,
-    RL_TASK_CLAIMED, /* | slot << 8: that worker runs it */
+    RL_TASK_CLAIMED,  /* | slot << 8: that worker runs it */
     RL_TASK_STRANDED, /* its worker died, or asks for a retry: the supervisor decides */
     RL_TASK_FREEING,
     RL_TASK_STATE = 0xff,
@@ -198,23 +201,48 @@ typedef struct rl_task {
     rl_list returns;        /* objects that it fills (named) */
     rl_list refs;           /* objects in its arguments (named); the first ndeps are waited for */
     uint32_t ndeps;
-    uint32_t kind;          /* of the inline arguments */
-    uint32_t nbytes;        /* of the inline arguments */
-    int32_t max_retries;    /* < 0: without end */
-    uint32_t options;       /* bits of ray_lite's Python layer; the core does not read them */
+    uint32_t kind;           /* of the inline arguments */
+    uint32_t nbytes;         /* of the inline arguments */
+    int32_t max_retries;     /* < 0: without end */
+    uint32_t options;        /* bits of ray_lite's Python layer; the core does not read them */
+    uint32_t stream;        /* index of the stream that it fills, or RL_NIL */
     uint32_t stranded;      /* why: RL_TASK_RAISED, or 0: its worker died */
     char name[RL_TASK_NAME]; /* UTF-8, cut to fit; for messages and log prefixes */
     uint8_t bytes[RL_TASK_INLINE];
 } rl_task;
 _Static_assert(sizeof(rl_task) == 256, "four cache lines");
 
+/* ---- streams ---- */
+
+enum { RL_STREAM_FREE, RL_STREAM_LIVE };
+
+typedef struct rl_stream {
+    _Atomic uint64_t gen;                    /* that of its task's objects */
+    _Atomic uint32_t state;                  /* RL_STREAM_*; COMMIT */
+    _Atomic uint32_t task;                   /* derived: the live task that fills it, or RL_NIL */
+    _Atomic uint32_t produced;               /* items ever appended; COMMIT of an append */
+    _Atomic uint32_t taken;                  /* items ever taken; COMMIT of a take */
+    _Atomic uint64_t head;                   /* place << 32 | chunk: first chunk still needed */
+    _Atomic uint64_t holders[RL_SLOT_WORDS]; /* one bit a slot */
+    _Atomic uint32_t waited;                 /* a holder sleeps until there is an item */
+    _Atomic uint32_t paused;                 /* the producer sleeps until one is taken */
+    uint32_t tail;                           /* derived: last chunk of the items */
+    uint32_t log;                            /* first chunk of the fingerprints, or RL_NIL */
+    uint32_t log_tail;                       /* derived */
+    uint32_t logged;                         /* 1: fingerprints are kept */
+    uint32_t limit;                          /* most untaken items, or 0: any number */
+    uint32_t next;                           /* derived: free list */
+    uint8_t pad[128 - 96];
+} rl_stream;
+_Static_assert(sizeof(rl_stream) == 128, "two cache lines");
+
 /* ---- classes and resources ---- */
 
 typedef struct rl_class {
-    uint32_t used;                    /* 1: the demand is that of a class; COMMIT */
-    uint32_t head, tail;              /* derived: queue of READY tasks, oldest first */
-    uint32_t count;                   /* derived */
-    uint32_t passed;                  /* derived: younger tasks that ran before its head */
+    uint32_t used;       /* 1: the demand is that of a class; COMMIT */
+    uint32_t head, tail; /* derived: queue of READY tasks, oldest first */
+    uint32_t count;      /* derived */
+    uint32_t passed;     /* derived: younger tasks that ran before its head */
     uint32_t pad;
     int64_t demand[RL_MAX_RESOURCES]; /* units */
 } rl_class;
@@ -243,7 +271,7 @@ typedef struct rl_control {
     uint64_t cookie; /* random: tells this session from every other */
     uint64_t control_size;
     uint64_t data_size;
-    rl_table slots, classes, blocks, objects, tasks, chunks, edges;
+    rl_table slots, classes, blocks, objects, tasks, streams, chunks, edges;
     rl_resource resources[RL_MAX_RESOURCES];
 
     _Alignas(64) rl_lock lock;

@@ -4,16 +4,16 @@
 #include "rl_err.h"
 #include "rl_table.h"
 
-static uint32_t take_chunk(rl_mapping *m)
+uint32_t rl_list_take_chunk(rl_mapping *m)
 {
-    uint32_t i = rl_table_take(&m->control->chunks, m->chunks, sizeof(rl_chunk),
-                               offsetof(rl_chunk, next));
+    uint32_t i =
+        rl_table_take(&m->control->chunks, m->chunks, sizeof(rl_chunk), offsetof(rl_chunk, next));
     m->chunks[i].used = 1;
     m->chunks[i].next = RL_NIL;
     return i;
 }
 
-static void give_chunk(rl_mapping *m, uint32_t i)
+void rl_list_give_chunk(rl_mapping *m, uint32_t i)
 {
     m->chunks[i].used = 0;
     rl_table_give(&m->control->chunks, m->chunks, sizeof(rl_chunk), offsetof(rl_chunk, next), i);
@@ -27,12 +27,12 @@ int rl_list_make(rl_mapping *m, const rl_handle *objects, uint32_t n, rl_list *o
     }
     if (rl_list_chunks(n) > rl_table_room(&m->control->chunks)) return RL_ETABLE;
 
-    uint32_t head = take_chunk(m);
+    uint32_t head = rl_list_take_chunk(m);
     uint32_t chunk = head;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t k = i % RL_CHUNK_NAMES;
         if (k == 0 && i > 0) {
-            uint32_t next = take_chunk(m);
+            uint32_t next = rl_list_take_chunk(m);
             m->chunks[chunk].next = next;
             chunk = next;
         }
@@ -47,7 +47,7 @@ void rl_list_free(rl_mapping *m, rl_list list)
     uint32_t chunk = list.head;
     for (uint32_t left = rl_list_chunks(list.n); left > 0; left--) {
         uint32_t next = m->chunks[chunk].next;
-        give_chunk(m, chunk);
+        rl_list_give_chunk(m, chunk);
         chunk = next;
     }
 }

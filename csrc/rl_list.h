@@ -20,7 +20,7 @@ static inline uint32_t rl_list_chunks(uint32_t n)
 typedef struct rl_walk {
     const rl_mapping *m;
     uint32_t chunk;
-    uint32_t at;   /* next position in the whole list */
+    uint32_t at; /* next position in the whole list */
     uint32_t n;
     uint32_t head;
 } rl_walk;
@@ -48,6 +48,10 @@ static inline uint32_t rl_walk_next(rl_walk *w)
 /* Make a list of `n` objects, inside a section. Returns RL_ETABLE and makes nothing when the chunks
  * are used up. Counts no names: the owner does at its COMMIT. */
 int rl_list_make(rl_mapping *m, const rl_handle *objects, uint32_t n, rl_list *out);
+
+/* One chunk, for a list that grows (a stream's); the caller has looked that there is room. */
+uint32_t rl_list_take_chunk(rl_mapping *m);
+void rl_list_give_chunk(rl_mapping *m, uint32_t chunk);
 
 /* Give the chunks of a list back, inside a section. */
 void rl_list_free(rl_mapping *m, rl_list list);

@@ -32,6 +32,13 @@ static void relax(void)
 #endif
 }
 
+/* Asked before the mutex is: glibc's pthread_mutex_trylock() says ENOTRECOVERABLE once and leaves
+ * the mutex locked, so that who comes next would wait for ever (seen in 2.36). */
+static int is_poisoned(const rl_lock *lock)
+{
+    return atomic_load_explicit(&lock->poisoned, memory_order_acquire) != 0;
+}
+
 /* The holder is slow or stopped. Wait, and after a second say who it is. */
 static int lock_slowly(rl_lock *lock)
 {
@@ -41,6 +48,7 @@ static int lock_slowly(rl_lock *lock)
         deadline.tv_sec += 1;
         int err = pthread_mutex_timedlock(&lock->mutex, &deadline);
         if (err != ETIMEDOUT) return err;
+        if (is_poisoned(lock)) return ENOTRECOVERABLE;
         if (told) continue;
         dprintf(STDERR_FILENO,
                 "ray_lite: process %u has held the session's lock for a second; is it stopped? "
@@ -79,6 +87,7 @@ static int take_over(rl_lock *lock, rl_repair_fn repair, void *context)
 
 int rl_lock_acquire(rl_lock *lock, uint32_t pid, uint32_t op, rl_repair_fn repair, void *context)
 {
+    if (is_poisoned(lock)) return RL_ECORRUPT;
     int err = lock_mutex(lock);
     if (err == EOWNERDEAD) err = take_over(lock, repair, context);
     if (err) return err == ENOTRECOVERABLE ? RL_ECORRUPT : err;

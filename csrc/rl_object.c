@@ -5,6 +5,7 @@
 #include "rl_err.h"
 #include "rl_fault.h"
 #include "rl_list.h"
+#include "rl_stream.h"
 #include "rl_table.h"
 #include "rl_task.h"
 #include "rl_wait.h"
@@ -78,7 +79,8 @@ static uint32_t take_record(rl_mapping *m)
 
 static void give_record(rl_mapping *m, uint32_t i)
 {
-    rl_table_give(&m->control->objects, m->objects, sizeof(rl_object), offsetof(rl_object, next), i);
+    rl_table_give(&m->control->objects, m->objects, sizeof(rl_object), offsetof(rl_object, next),
+                  i);
 }
 
 /* ---- freeing ---- */
@@ -355,33 +357,56 @@ static void settle_value(rl_mapping *m, uint32_t i, const rl_value *v)
     count_names(m, m->objects[i].refs);
 }
 
-int rl_object_put(rl_session *s, const rl_value *v, rl_handle *out)
+/* Make a SEALED object of a value; `hold`: for this process. The record is not named. */
+static int make_sealed(rl_session *s, const rl_value *v, uint64_t gen, uint32_t number, int hold,
+                       uint32_t *out)
 {
     rl_mapping *m = &s->map;
+    rl_list refs;
+    int err = check_value(s, v);
+    if (!err && rl_table_room(&m->control->objects) == 0) err = RL_ETABLE;
+    if (!err) err = rl_list_make(m, v->refs, v->nrefs, &refs);
+    if (err) return err;
+
+    uint32_t i = take_record(m);
+    rl_object *o = &m->objects[i];
+    clear_record(o);
+    atomic_store_explicit(&o->gen, gen, memory_order_relaxed);
+    atomic_store_explicit(&o->flags, number << RL_OBJECT_NUMBER_SHIFT, memory_order_relaxed);
+    write_value(o, v, refs);
+    if (hold) hold_new(s, o, i);
+    RL_KILL_POINT("object.put.before");
+    atomic_store_explicit(&o->state, RL_OBJECT_SEALED, memory_order_release); /* COMMIT */
+    RL_KILL_POINT("object.put.after");
+    m->control->objects_live++;
+    settle_value(m, i, v);
+    *out = i;
+    return 0;
+}
+
+int rl_object_put(rl_session *s, const rl_value *v, rl_handle *out)
+{
     rl_section section;
     int err = rl_enter(s, &section, RL_OP_OBJECT);
     if (err) return err;
-
-    rl_list refs;
-    err = check_value(s, v);
-    if (!err && rl_table_room(&m->control->objects) == 0) err = RL_ETABLE;
-    if (!err) err = rl_list_make(m, v->refs, v->nrefs, &refs);
-    if (!err) {
-        uint32_t i = take_record(m);
-        rl_object *o = &m->objects[i];
-        clear_record(o);
-        atomic_store_explicit(&o->gen, m->control->next_seq++, memory_order_relaxed);
-        write_value(o, v, refs);
-        hold_new(s, o, i);
-        RL_KILL_POINT("object.put.before");
-        atomic_store_explicit(&o->state, RL_OBJECT_SEALED, memory_order_release); /* COMMIT */
-        RL_KILL_POINT("object.put.after");
-        m->control->objects_live++;
-        settle_value(m, i, v);
-        *out = rl_object_handle(m, i);
-    }
+    uint32_t i;
+    err = make_sealed(s, v, s->map.control->next_seq++, 0, 1, &i);
+    if (!err) *out = rl_object_handle(&s->map, i);
     rl_leave(&section);
     return err;
+}
+
+int rl_object_make_item(rl_section *section, const rl_value *v, uint64_t gen, uint32_t number,
+                        uint32_t *out)
+{
+    return make_sealed(section->s, v, gen, number, 0, out);
+}
+
+rl_handle rl_object_adopt(rl_session *s, uint32_t object)
+{
+    atomic_fetch_add_explicit(&s->local[object], 1, memory_order_relaxed);
+    set_bit(&s->map.objects[object], s->slot);
+    return rl_object_handle(&s->map, object);
 }
 
 uint32_t rl_object_make_pending(rl_session *s, uint32_t producer, uint64_t gen, uint32_t number)
@@ -421,7 +446,8 @@ int rl_object_seal(rl_section *section, uint32_t i, const rl_value *v)
 
     write_value(o, v, refs);
     RL_KILL_POINT("object.seal.before");
-    uint32_t old = atomic_exchange_explicit(&o->state, RL_OBJECT_SEALED, memory_order_seq_cst); /* COMMIT */
+    uint32_t old =
+        atomic_exchange_explicit(&o->state, RL_OBJECT_SEALED, memory_order_seq_cst); /* COMMIT */
     RL_KILL_POINT("object.seal.after");
     settle_value(m, i, v);
     if (old & RL_OBJECT_WAITED) ring_holders(section, o);
@@ -461,7 +487,8 @@ int rl_object_read(rl_session *s, rl_handle h, rl_payload *out)
     if (out->in_block) {
         if (o->block >= s->map.control->blocks.capacity) return RL_ECORRUPT;
         uint64_t offset = s->map.blocks[o->block].offset;
-        if (offset > s->map.data_size || out->nbytes > s->map.data_size - offset) return RL_ECORRUPT;
+        if (offset > s->map.data_size || out->nbytes > s->map.data_size - offset)
+            return RL_ECORRUPT;
         out->bytes = s->map.ro + offset;
     } else {
         if (out->nbytes > RL_INLINE) return RL_ECORRUPT;
@@ -500,6 +527,11 @@ static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, uint8_t *
 {
     scan_result r = {0};
     for (uint32_t i = 0; i < n; i++) {
+        if (h[i].kind == RL_HANDLE_STREAM) {
+            ready[i] = (uint8_t)rl_stream_is_ready(s, h[i]);
+            r.nready += ready[i];
+            continue;
+        }
         rl_object *o = &s->map.objects[h[i].index];
         uint32_t state = state_of(o);
         if (state == RL_OBJECT_PENDING) {
@@ -522,7 +554,7 @@ int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
 {
     if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
     for (uint32_t i = 0; i < n; i++) {
-        if (!valid(s, h[i])) return RL_ESTALE;
+        if (h[i].kind == RL_HANDLE_OBJECT && !valid(s, h[i])) return RL_ESTALE;
     }
     uint32_t interrupts = atomic_load_explicit(&s->interrupts, memory_order_seq_cst);
     for (;;) {
@@ -646,7 +678,8 @@ static const char *check_sealed_blocks(const rl_mapping *m)
         uint32_t tag = atomic_load_explicit(&m->blocks[b].tag, memory_order_relaxed);
         if ((tag & RL_BLOCK_KIND) != RL_BLOCK_SEALED) continue;
         const rl_object *o = &m->objects[tag & RL_BLOCK_WHO];
-        if (state_of(o) != RL_OBJECT_SEALED || o->block != b) return "object: a block has none (B4)";
+        if (state_of(o) != RL_OBJECT_SEALED || o->block != b)
+            return "object: a block has none (B4)";
     }
     return NULL;
 }

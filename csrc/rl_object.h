@@ -51,9 +51,9 @@ typedef struct rl_payload {
     uint32_t nrefs;
     uint64_t nbytes;
     uint64_t fingerprint;
-    const uint8_t *bytes;       /* in the read-only view, or `copy` */
-    uint32_t in_block;          /* 1: bytes stay valid while the object is held */
-    uint8_t copy[RL_INLINE];    /* short values are copied out of the record */
+    const uint8_t *bytes;    /* in the read-only view, or `copy` */
+    uint32_t in_block;       /* 1: bytes stay valid while the object is held */
+    uint8_t copy[RL_INLINE]; /* short values are copied out of the record */
 } rl_payload;
 
 /* Store a value; the caller holds the new object once. On failure the block stays the caller's. */
@@ -81,7 +81,7 @@ int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n);
 
 int rl_object_is_sealed(const rl_session *s, rl_handle h);
 
-/* Wait until `need` of `n` held objects are sealed. ready[i] = 1 for each sealed one; *nready counts
+/* Wait until `need` of `n` held objects are sealed (streams: have an item, or have ended). ready[i] = 1 for each sealed one; *nready counts
  * them. With `stop_at_error`, returns as soon as any of them is a failure. Returns 0, RL_ETIMEDOUT
  * (ready is filled), EINTR (call again), RL_EDEAD. */
 int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need, int stop_at_error,
@@ -98,6 +98,11 @@ rl_handle rl_object_handle(const rl_mapping *m, uint32_t object);
  * process. RL_NIL: table full. */
 uint32_t rl_object_make_pending(rl_session *s, uint32_t producer, uint64_t gen, uint32_t number);
 void rl_object_set_producer(rl_mapping *m, uint32_t object, uint32_t task);
+/* A new SEALED object that nobody holds or names yet, item `number` of a stream. */
+int rl_object_make_item(rl_section *section, const rl_value *value, uint64_t gen, uint32_t number,
+                        uint32_t *out);
+/* This process's reference to an object that something names. */
+rl_handle rl_object_adopt(rl_session *s, uint32_t object);
 /* Fill a PENDING object; RL_ESTALE if it is not pending any more. */
 int rl_object_seal(rl_section *section, uint32_t object, const rl_value *value);
 void rl_object_name(rl_mapping *m, uint32_t object);

@@ -5,6 +5,7 @@
 #include "rl_fault.h"
 #include "rl_list.h"
 #include "rl_object.h"
+#include "rl_stream.h"
 #include "rl_task.h"
 
 int rl_repair(rl_session *s)
@@ -21,7 +22,9 @@ int rl_repair(rl_session *s)
 
     RL_KILL_POINT("repair.names");
     rl_list_rebuild_begin(m);
+    rl_stream_rebuild_begin(m);
     rl_object_rebuild_names(m);
+    rl_stream_rebuild_names(m);
     rl_task_rebuild_names(m);
     rl_list_rebuild_end(m);
 
@@ -30,5 +33,6 @@ int rl_repair(rl_session *s)
     rl_task_rebuild_end(&section);
     RL_KILL_POINT("repair.objects");
     rl_object_rebuild_end(&section);
+    rl_stream_rebuild_end(&section);
     return 0;
 }

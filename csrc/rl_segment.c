@@ -20,8 +20,11 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-static const rl_capacities default_capacities = {
-    .blocks = 1u << 20, .objects = 1u << 22, .tasks = 1u << 21, .chunks = 1u << 21, .edges = 1u << 22};
+static const rl_capacities default_capacities = {.blocks = 1u << 20,
+                                                 .objects = 1u << 22,
+                                                 .tasks = 1u << 21, .streams = 1u << 18,
+                                                 .chunks = 1u << 21,
+                                                 .edges = 1u << 22};
 
 static uint64_t round_up(uint64_t n, uint64_t unit)
 {
@@ -59,6 +62,7 @@ static uint64_t place_tables(rl_control *c, const rl_capacities *n)
     end = place_table(&c->blocks, end, n->blocks, sizeof(rl_block));
     end = place_table(&c->objects, end, n->objects, sizeof(rl_object));
     end = place_table(&c->tasks, end, n->tasks, sizeof(rl_task));
+    end = place_table(&c->streams, end, n->streams, sizeof(rl_stream));
     end = place_table(&c->chunks, end, n->chunks, sizeof(rl_chunk));
     end = place_table(&c->edges, end, n->edges, sizeof(rl_edge));
     return end;
@@ -73,6 +77,7 @@ static void find_tables(rl_mapping *m)
     m->blocks = (rl_block *)(base + c->blocks.offset);
     m->objects = (rl_object *)(base + c->objects.offset);
     m->tasks = (rl_task *)(base + c->tasks.offset);
+    m->streams = (rl_stream *)(base + c->streams.offset);
     m->chunks = (rl_chunk *)(base + c->chunks.offset);
     m->edges = (rl_edge *)(base + c->edges.offset);
 }
@@ -90,8 +95,8 @@ static int map_both(rl_mapping *m)
         err = errno;
         goto unmap_control;
     }
-    void *rw = mmap(NULL, m->data_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                    m->data_fd, 0);
+    void *rw =
+        mmap(NULL, m->data_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->data_fd, 0);
     if (rw == MAP_FAILED) {
         err = errno;
         goto unmap_ro;
@@ -121,13 +126,13 @@ int rl_segment_create(uint64_t data_size, const rl_capacities *capacities, rl_ma
     if (n.blocks == 0) n.blocks = default_capacities.blocks;
     if (n.objects == 0) n.objects = default_capacities.objects;
     if (n.tasks == 0) n.tasks = default_capacities.tasks;
+    if (n.streams == 0) n.streams = default_capacities.streams;
     if (n.chunks == 0) n.chunks = default_capacities.chunks;
     if (n.edges == 0) n.edges = default_capacities.edges;
     if (data_size == 0 || data_size > UINT64_C(1) << 46) return RL_EINVAL;
 
-    rl_control plan = {.version = RL_LAYOUT_VERSION,
-                       .data_size = round_up(data_size, 4096),
-                       .supervisor = RL_NIL};
+    rl_control plan = {
+        .version = RL_LAYOUT_VERSION, .data_size = round_up(data_size, 4096), .supervisor = RL_NIL};
     plan.control_size = place_tables(&plan, &n);
     if (getrandom(&plan.cookie, sizeof plan.cookie, 0) != sizeof plan.cookie) return errno;
 
@@ -159,26 +164,33 @@ close_control:
     return err;
 }
 
-static int table_fits(const rl_table *t, uint64_t size, size_t record)
+static int is_placed(const rl_table *t, const rl_table *plan)
 {
-    return t->offset % 64 == 0 && t->high_water <= t->capacity && t->offset <= size &&
-           (uint64_t)t->capacity * record <= size - t->offset;
+    return t->offset == plan->offset && t->high_water <= t->capacity;
 }
 
-/* Check a stranger's header, copied out first so that it cannot change under the check. */
+/* Check a stranger's header, copied out first so that it cannot change under the check: the tables
+ * must be where we would have put them. */
 static int check_header(const rl_control *c, uint64_t control_size, uint64_t data_size)
 {
     if (c->magic != RL_MAGIC || c->version != RL_LAYOUT_VERSION) return RL_ELAYOUT;
     if (c->control_size != control_size || c->data_size != data_size) return RL_ELAYOUT;
-    if (c->slots.capacity != RL_MAX_SLOTS || c->classes.capacity != RL_MAX_CLASSES) return RL_ELAYOUT;
-    int fits = table_fits(&c->slots, control_size, sizeof(rl_slot)) &&
-               table_fits(&c->classes, control_size, sizeof(rl_class)) &&
-               table_fits(&c->blocks, control_size, sizeof(rl_block)) &&
-               table_fits(&c->objects, control_size, sizeof(rl_object)) &&
-               table_fits(&c->tasks, control_size, sizeof(rl_task)) &&
-               table_fits(&c->chunks, control_size, sizeof(rl_chunk)) &&
-               table_fits(&c->edges, control_size, sizeof(rl_edge));
-    return fits ? 0 : RL_ELAYOUT;
+    if (c->slots.capacity != RL_MAX_SLOTS || c->classes.capacity != RL_MAX_CLASSES)
+        return RL_ELAYOUT;
+
+    const rl_capacities n = {.blocks = c->blocks.capacity,
+                             .objects = c->objects.capacity,
+                             .tasks = c->tasks.capacity,
+                             .streams = c->streams.capacity,
+                             .chunks = c->chunks.capacity,
+                             .edges = c->edges.capacity};
+    rl_control plan;
+    int placed = place_tables(&plan, &n) == control_size && is_placed(&c->slots, &plan.slots) &&
+                 is_placed(&c->classes, &plan.classes) && is_placed(&c->blocks, &plan.blocks) &&
+                 is_placed(&c->objects, &plan.objects) && is_placed(&c->tasks, &plan.tasks) &&
+                 is_placed(&c->streams, &plan.streams) &&
+                 is_placed(&c->chunks, &plan.chunks) && is_placed(&c->edges, &plan.edges);
+    return placed ? 0 : RL_ELAYOUT;
 }
 
 int rl_segment_attach(int control_fd, int data_fd, rl_mapping *out)

@@ -23,6 +23,7 @@ typedef struct rl_mapping {
     rl_block *blocks;
     rl_object *objects;
     rl_task *tasks;
+    rl_stream *streams;
     rl_chunk *chunks;
     rl_edge *edges;
     const uint8_t *ro;
@@ -33,7 +34,7 @@ typedef struct rl_mapping {
 
 /* Sizes of the tables; 0 takes the default. */
 typedef struct rl_capacities {
-    uint32_t blocks, objects, tasks, chunks, edges;
+    uint32_t blocks, objects, tasks, streams, chunks, edges;
 } rl_capacities;
 
 /* Make both memfds and map them; every record is free, DATA is one free block of `data_size`

@@ -21,9 +21,9 @@ typedef struct rl_session {
     rl_mapping map;
     uint32_t slot;
     uint32_t pid;
-    int bell_fd;                 /* eventfd that the supervisor polls, or -1 */
-    int peer_fd;                 /* pidfd of the supervisor, or -1: waits notice its death */
-    _Atomic int detached;        /* this is a forked child, or the session was left */
+    int bell_fd;          /* eventfd that the supervisor polls, or -1 */
+    int peer_fd;          /* pidfd of the supervisor, or -1: waits notice its death */
+    _Atomic int detached; /* this is a forked child, or the session was left */
     pthread_mutex_t local_mutex;
     _Atomic uint32_t *local;     /* [objects.capacity]: references that this process holds */
     _Atomic uint8_t *warm;       /* one bit a 64 KiB of DATA: in this process's page table */
@@ -36,6 +36,7 @@ enum {
     RL_OP_ARENA = 1,
     RL_OP_OBJECT,
     RL_OP_TASK,
+    RL_OP_STREAM,
     RL_OP_SLOT,
     RL_OP_JANITOR,
     RL_OP_CHECK,

@@ -5,6 +5,7 @@
 #include "rl_err.h"
 #include "rl_fault.h"
 #include "rl_object.h"
+#include "rl_stream.h"
 #include "rl_task.h"
 
 #include <fcntl.h>
@@ -93,6 +94,7 @@ int rl_slot_release(rl_session *s, uint32_t index)
         rl_arena_free_filling(&section, index);
         RL_KILL_POINT("slot.release.blocks");
         rl_object_drop_holds(&section, index);
+        rl_stream_drop_holds(&section, index);
         rl_task_recheck_waiting(&section);
         RL_KILL_POINT("slot.release.before");
         atomic_store_explicit(&slot->state, RL_SLOT_FREE, memory_order_release); /* COMMIT */

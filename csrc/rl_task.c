@@ -5,6 +5,7 @@
 #include "rl_fault.h"
 #include "rl_list.h"
 #include "rl_slot.h"
+#include "rl_stream.h"
 #include "rl_table.h"
 #include "rl_wait.h"
 
@@ -71,6 +72,25 @@ static rl_handle object_handle(const rl_mapping *m, uint32_t object)
     return object == RL_NIL ? (rl_handle){.index = RL_NIL} : rl_object_handle(m, object);
 }
 
+uint32_t rl_task_worker(const rl_mapping *m, uint32_t task)
+{
+    if (task >= m->control->tasks.high_water) return RL_NIL;
+    const rl_task *t = &m->tasks[task];
+    return state_of(t) == RL_TASK_CLAIMED ? worker_of(t) : RL_NIL;
+}
+
+uint32_t rl_task_stream(const rl_session *s, rl_handle task)
+{
+    const rl_task *t = find_mine(s, task);
+    return t ? t->stream : RL_NIL;
+}
+
+int rl_task_has_stream(const rl_mapping *m, uint32_t task, uint32_t stream)
+{
+    return task < m->control->tasks.high_water && is_live(&m->tasks[task]) &&
+           m->tasks[task].stream == stream;
+}
+
 int rl_task_produces(const rl_mapping *m, uint32_t task, uint32_t object)
 {
     if (task >= m->control->tasks.high_water || !is_live(&m->tasks[task])) return 0;
@@ -125,7 +145,8 @@ int rl_class_intern(rl_session *s, const int64_t demand[RL_MAX_RESOURCES], uint3
     rl_mapping *m = &s->map;
     size_t nbytes = sizeof m->classes[0].demand;
     uint32_t i = 0;
-    while (i < RL_MAX_CLASSES && m->classes[i].used && memcmp(m->classes[i].demand, demand, nbytes)) {
+    while (i < RL_MAX_CLASSES && m->classes[i].used &&
+           memcmp(m->classes[i].demand, demand, nbytes)) {
         i++;
     }
     if (i == RL_MAX_CLASSES) {
@@ -296,8 +317,8 @@ static uint32_t hook(rl_mapping *m, uint32_t i)
     for (uint32_t k = 0; k < t->ndeps; k++) {
         uint32_t object = rl_walk_next(&w);
         if (object == RL_NIL || is_sealed(m, object)) continue;
-        uint32_t e = rl_table_take(&m->control->edges, m->edges, sizeof(rl_edge),
-                                   offsetof(rl_edge, next));
+        uint32_t e =
+            rl_table_take(&m->control->edges, m->edges, sizeof(rl_edge), offsetof(rl_edge, next));
         m->edges[e] = (rl_edge){.task = i, .next = m->objects[object].waiting};
         m->objects[object].waiting = e;
         missing++;
@@ -326,6 +347,7 @@ static int check_spec(const rl_session *s, const rl_spec *spec)
     if (spec->class_ >= RL_MAX_CLASSES || !s->map.classes[spec->class_].used) return RL_EINVAL;
     if (spec->ndeps > spec->nrefs || spec->function.index >= c->objects.capacity) return RL_EINVAL;
     if (spec->args.index == RL_NIL && spec->nbytes > RL_TASK_INLINE) return RL_EINVAL;
+    if (spec->streams && rl_table_room(&c->streams) == 0) return RL_ETABLE;
     uint64_t chunks = rl_list_chunks(spec->nrefs) + (uint64_t)rl_list_chunks(spec->nreturns);
     int room = rl_table_room(&c->tasks) >= 1 && rl_table_room(&c->objects) >= spec->nreturns &&
                rl_table_room(&c->chunks) >= chunks && rl_table_room(&c->edges) >= spec->ndeps;
@@ -345,6 +367,7 @@ static void write_task(rl_mapping *m, rl_task *t, const rl_spec *spec, uint32_t 
     t->nbytes = spec->nbytes;
     t->max_retries = spec->max_retries;
     t->options = spec->options;
+    t->stream = RL_NIL;
     t->stranded = 0;
     strncpy(t->name, spec->name, RL_TASK_NAME - 1);
     t->name[RL_TASK_NAME - 1] = 0;
@@ -367,12 +390,12 @@ static void name_all(rl_mapping *m, const rl_task *t)
     }
 }
 
-static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns)
+static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns, rl_handle *stream)
 {
     rl_session *s = section->s;
     rl_mapping *m = &s->map;
-    uint32_t i = rl_table_take(&m->control->tasks, m->tasks, sizeof(rl_task),
-                               offsetof(rl_task, next));
+    uint32_t i =
+        rl_table_take(&m->control->tasks, m->tasks, sizeof(rl_task), offsetof(rl_task, next));
     rl_task *t = &m->tasks[i];
     write_task(m, t, spec, s->slot);
     for (uint32_t k = 0; k < spec->nreturns; k++) {
@@ -380,6 +403,10 @@ static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns)
     }
     rl_list_make(m, returns, spec->nreturns, &t->returns);
     rl_list_make(m, spec->refs, spec->nrefs, &t->refs);
+    if (spec->streams) {
+        t->stream = rl_stream_make(s, i, t->seq, spec->stream_limit, spec->max_retries != 0);
+        *stream = (rl_handle){.index = t->stream, .gen = t->seq, .kind = RL_HANDLE_STREAM};
+    }
     t->missing = hook(m, i);
     RL_KILL_POINT("task.submit.before");
     set_state(t, t->missing ? RL_TASK_WAITING : RL_TASK_READY); /* COMMIT */
@@ -391,13 +418,13 @@ static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns)
     wake_for_ready(section);
 }
 
-int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns)
+int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *stream)
 {
     rl_section section;
     int err = rl_enter(s, &section, RL_OP_TASK);
     if (err) return err;
     err = check_spec(s, spec);
-    if (!err) submit(&section, spec, returns);
+    if (!err) submit(&section, spec, returns, stream);
     rl_leave(&section);
     return err;
 }
@@ -410,6 +437,8 @@ static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
     out->task = (rl_handle){.index = i, .gen = gen_of(t)};
     out->function = object_handle(m, t->function);
     out->args = object_handle(m, t->args);
+    out->stream = (rl_handle){.index = t->stream, .kind = RL_HANDLE_STREAM};
+    if (t->stream != RL_NIL) out->stream.gen = t->seq;
     out->attempt = t->attempt;
     out->nreturns = t->returns.n;
     out->nrefs = t->refs.n;
@@ -545,7 +574,7 @@ static void free_task(rl_section *section, uint32_t i)
     rl_mapping *m = &section->s->map;
     rl_task *t = &m->tasks[i];
     rl_list returns = t->returns, refs = t->refs;
-    uint32_t function = t->function, args = t->args;
+    uint32_t function = t->function, args = t->args, stream = t->stream;
     RL_KILL_POINT("task.free.before");
     set_state(t, RL_TASK_FREEING); /* COMMIT */
     RL_KILL_POINT("task.free.after");
@@ -557,6 +586,7 @@ static void free_task(rl_section *section, uint32_t i)
     rl_object_unname_list(section, refs);
     rl_object_unname(section, function);
     if (args != RL_NIL) rl_object_unname(section, args);
+    if (stream != RL_NIL) rl_stream_end(section, stream);
     atomic_store_explicit(&t->gen, gen_of(t) + 1, memory_order_release);
     RL_KILL_POINT("task.freed.before");
     set_state(t, RL_TASK_FREE); /* COMMIT */
@@ -811,6 +841,8 @@ void rl_task_rebuild_names(rl_mapping *m)
         rl_list_rebuild_mark(m, t->returns);
         rl_list_rebuild_mark(m, t->refs);
         name_all(m, t);
+        if (t->stream == RL_NIL) continue;
+        atomic_store_explicit(&m->streams[t->stream].task, i, memory_order_relaxed);
     }
 }
 

@@ -32,17 +32,19 @@ enum { RL_PATIENCE = 64 };
 typedef struct rl_spec {
     const char *name; /* UTF-8, cut to RL_TASK_NAME - 1 bytes */
     rl_handle function;
-    uint32_t class_;  /* from rl_class_intern() */
+    uint32_t class_; /* from rl_class_intern() */
     uint32_t nreturns;
     const rl_handle *refs; /* held by the caller; the first ndeps must be sealed before it runs */
     uint32_t nrefs;
     uint32_t ndeps;
-    uint32_t kind;         /* of the arguments */
-    uint32_t nbytes;       /* inline arguments, <= RL_TASK_INLINE; else `args` */
+    uint32_t kind;   /* of the arguments */
+    uint32_t nbytes; /* inline arguments, <= RL_TASK_INLINE; else `args` */
     const void *bytes;
-    rl_handle args;        /* object with the arguments; index RL_NIL: inline */
+    rl_handle args; /* object with the arguments; index RL_NIL: inline */
     int32_t max_retries;
     uint32_t options;
+    uint32_t streams;      /* 1: it fills a stream too */
+    uint32_t stream_limit; /* most untaken items before it is to pause; 0 = any number */
 } rl_spec;
 
 /* What a worker needs to know about the task that it took. */
@@ -50,6 +52,7 @@ typedef struct rl_job {
     rl_handle task;
     rl_handle function; /* not held: the task keeps it alive until rl_task_finish() */
     rl_handle args;     /* index RL_NIL: the arguments are in `bytes` */
+    rl_handle stream;   /* index RL_NIL: it fills none */
     uint32_t attempt, nreturns, nrefs, ndeps, kind, nbytes, options;
     int32_t max_retries;
     char name[RL_TASK_NAME];
@@ -63,8 +66,9 @@ int rl_class_intern(rl_session *s, const int64_t demand[RL_MAX_RESOURCES], uint3
 int rl_resource_intern(rl_session *s, const char *name, uint32_t *out);
 int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total);
 
-/* Submit a task. returns[0..nreturns) are its return objects, each held once by the caller. */
-int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns);
+/* Submit a task. returns[0..nreturns) are its return objects, each held once by the caller; so is
+ * *stream, if the task fills one (else it may be NULL). */
+int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *stream);
 
 /* Worker: take the oldest task that may run now, or sleep until there is one. Returns 0,
  * RL_ETIMEDOUT (at `deadline_ns`), EINTR, RL_EDEAD, RL_EAGAIN (the supervisor wants this worker to
@@ -92,7 +96,8 @@ int rl_task_strand(rl_session *s, rl_handle task);
 
 /* Supervisor: the next stranded task, from index *cursor on; RL_EAGAIN at the end. `*open` is how
  * many of its returns are not sealed, `*raised` whether an exception stranded it. */
-int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open, int *raised);
+int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open,
+                          int *raised);
 int rl_task_requeue(rl_session *s, rl_handle task);
 /* Supervisor (of a stranded task) or worker (of its own): seal the returns that are still open with
  * `values`, one for each and in their order, then finish. */
@@ -100,11 +105,11 @@ int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint
 
 /* Supervisor: what the scheduler has to know. */
 typedef struct rl_load {
-    uint32_t ready;      /* queued tasks */
-    uint32_t runnable;   /* 1: the head of some queue may run now */
-    uint32_t workers;    /* live */
-    uint32_t idle;       /* workers that have no task */
-    uint32_t blocked;    /* workers whose task waits */
+    uint32_t ready;    /* queued tasks */
+    uint32_t runnable; /* 1: the head of some queue may run now */
+    uint32_t workers;  /* live */
+    uint32_t idle;     /* workers that have no task */
+    uint32_t blocked;  /* workers whose task waits */
     uint32_t stranded;
     uint32_t reports;
     uint32_t infeasible; /* a class with queued tasks that want more than there is, or RL_NIL */
@@ -119,6 +124,11 @@ void rl_task_unblock(rl_session *s);
 
 /* ---- for the other modules, inside a section ---- */
 
+/* Slot of the worker that runs `task` (an index, or RL_NIL), or RL_NIL. */
+uint32_t rl_task_worker(const rl_mapping *m, uint32_t task);
+/* Stream of a task that this process runs, or RL_NIL. */
+uint32_t rl_task_stream(const rl_session *s, rl_handle task);
+int rl_task_has_stream(const rl_mapping *m, uint32_t task, uint32_t stream);
 int rl_task_produces(const rl_mapping *m, uint32_t task, uint32_t object);
 void rl_task_dependency_sealed(rl_section *section, uint32_t object);
 void rl_task_strand_claims(rl_section *section, uint32_t slot);

@@ -89,6 +89,9 @@ static int sleep_on(rl_session *s, _Atomic uint32_t *word, _Atomic uint32_t *sle
                     uint32_t seen, int64_t deadline_ns)
 {
     if (session_is_over(s)) return RL_EDEAD;
+    if (atomic_load_explicit(&s->map.control->lock.poisoned, memory_order_acquire)) {
+        return RL_ECORRUPT; /* what it waits for will never come */
+    }
     int lent = rl_task_block(s);
     atomic_fetch_add_explicit(sleepers, 1, memory_order_seq_cst);
     int err = futex_wait(word, seen, deadline_ns);

@@ -70,7 +70,9 @@ cdef extern from "rl_session.h" nogil:
     void rl_session_end(rl_session *s)
 
 cdef extern from "rl_fault.h" nogil:
+    void rl_fault_arm(const char *name, unsigned n, int signal)
     void rl_fault_arm_from_environment()
+    void rl_fault_switch_repair(int on)
 
 cdef extern from "rl_fingerprint.h" nogil:
     uint64_t rl_fingerprint(uint32_t kind, const void *bytes, size_t nbytes)

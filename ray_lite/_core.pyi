@@ -17,6 +17,9 @@ ROLE_SUPERVISOR: int
 ROLE_WORKER: int
 ROLE_HELPER: int
 
+def arm_kill_point(name: str, n: int) -> None: ...
+def switch_repair(on: bool) -> None: ...
+
 # ---- segments and session ----
 
 @final

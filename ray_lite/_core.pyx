@@ -10,6 +10,7 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EEXIST, EINTR
+from libc.signal cimport SIGKILL
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -33,6 +34,20 @@ ROLE_WORKER = RL_ROLE_WORKER
 ROLE_HELPER = RL_ROLE_HELPER
 
 rl_fault_arm_from_environment()
+
+
+def arm_kill_point(str name not None, unsigned int n):
+    """Have this process killed when it passes kill point `name` for the n-th time from now on.
+
+    For crash tests. Does nothing unless the core was built with RL_FAULTS.
+    """
+    cdef bytes encoded = name.encode()
+    rl_fault_arm(encoded, n, SIGKILL)
+
+
+def switch_repair(bint on):
+    """Have this process, and those that it forks, repair after a death or not; as above."""
+    rl_fault_switch_repair(on)
 
 
 cdef int check(int rc) except -1:

@@ -141,8 +141,14 @@ class RemoteFunction(Generic[R_co]):
         return _FunctionWithOptions(self._function, checked)
 
     def _prepare(self) -> _Prepared:
-        self._prepared = _prepare(api.connect(), self._function, self._options)
-        return self._prepared
+        prepared = _prepare(api.connect(), self._function, self._options)
+        prepared.connection.keepers.add(self)
+        self._prepared = prepared
+        return prepared
+
+    def forget_session(self) -> None:
+        """Keep nothing of a session that has ended; the next call prepares anew."""
+        self._prepared = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what outlives a session."""

@@ -21,9 +21,10 @@ import subprocess
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ray_lite import _blas, _core
 from ray_lite._futures import FutureMaker
@@ -40,6 +41,13 @@ _BOOT: Final = (
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from ray_lite.supervisor import main; main(int(sys.argv[1]))"
 )
+
+
+class Keeper(Protocol):
+    """Outlives sessions and keeps what it needs of the present one."""
+
+    def forget_session(self) -> None:
+        """Keep nothing of it any more."""
 
 
 @dataclass(eq=False)
@@ -61,6 +69,8 @@ class Connection:
     fds: list[int] = field(default_factory=list)
     #: Directory, size and the like, for the operator.
     info: dict[str, Any] = field(default_factory=dict)
+    #: Who keeps something of this session, and so its memory, until told to forget.
+    keepers: "weakref.WeakSet[Keeper]" = field(default_factory=weakref.WeakSet)
 
 
 class _Process:
@@ -239,6 +249,8 @@ def _reap(connection: Connection) -> None:
 def _forget(connection: Connection) -> None:
     """Let go of the session's memory and descriptors; arrays that are still alive keep theirs."""
     connection.cache.clear()
+    for keeper in list(connection.keepers):
+        keeper.forget_session()
     connection.core.make_future = None
     connection.core.detach()
     connection.core.segments.close_fds()

@@ -5,6 +5,7 @@ that it fails if it leaves something over itself. The cases of tests/conformance
 sessions and are checked file by file.
 """
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the tests a directory for temporary files of their own, so that each one shows."""
+    config.addinivalue_line(
+        "markers", "session(patience=10.0, **options): what the fixture `session` gives to init"
+    )
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     directory = tempfile.TemporaryDirectory(prefix="ray_lite-tests-")
     config.add_cleanup(directory.cleanup)
@@ -76,19 +80,28 @@ def _module_leaks_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     if is_conformance(node) and request.config.getoption("--engine") == "ray":
         yield  # Ray's habits are not ours to judge
         return
-    yield from check_for_leaks(node, ignore=())
+    check = check_for_leaks(node, ignore=())
+    next(check)
+    yield
+    ray_lite.shutdown()
+    next(check, None)
 
 
 @pytest.fixture(autouse=True)
 def _leaks_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves something over.
 
-    In a session that a file's tests share, workers come and go with the work.
+    The session that a file's tests share is up before the look and after it; its workers may come
+    and go with the work.
     """
     if is_conformance(request.node):
         yield
         return
-    shared = sessions.current() is not None
+    shared = "shared_session" in request.fixturenames
+    if shared and sessions.current() is None:
+        ray_lite.init(**SESSION)
+    elif not shared:
+        ray_lite.shutdown()
     yield from check_for_leaks(request.node, ignore=("children",) if shared else ())
 
 
@@ -105,9 +118,17 @@ def check_for_leaks(node: Any, ignore: tuple[str, ...]) -> Iterator[None]:
 
 
 @pytest.fixture
-def session(request: pytest.FixtureRequest) -> Iterator[Connection]:
-    """A session of two CPUs and 100 MiB for one test, sound and empty again at its end."""
-    ray_lite.init(**SESSION)
+def session(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Connection]:
+    """A session for one test, sound and empty again at its end.
+
+    Two CPUs and 100 MiB, unless the mark `session` says otherwise.
+    """
+    mark = request.node.get_closest_marker("session")
+    options = SESSION | (mark.kwargs if mark else {})
+    monkeypatch.setattr(sessions, "STORE_PATIENCE", options.pop("patience", 10.0))
+    ray_lite.init(**options)
     connection = sessions.current()
     assert connection is not None
     yield connection
@@ -117,22 +138,13 @@ def session(request: pytest.FixtureRequest) -> Iterator[Connection]:
         ray_lite.shutdown()
 
 
-@pytest.fixture(scope="module")
-def _module_session() -> Iterator[Connection]:
-    ray_lite.init(**SESSION)
+@pytest.fixture
+def shared_session(request: pytest.FixtureRequest, _leaks_nothing: None) -> Iterator[Connection]:
+    """A session for the tests of one file that do not disturb each other; checked after each."""
     connection = sessions.current()
     assert connection is not None
     yield connection
-    ray_lite.shutdown()
-
-
-@pytest.fixture
-def shared_session(
-    request: pytest.FixtureRequest, _module_session: Connection
-) -> Iterator[Connection]:
-    """A session for the tests of one file that do not disturb each other; checked after each."""
-    yield _module_session
-    check_sound_and_empty(request.node, _module_session)
+    check_sound_and_empty(request.node, connection)
 
 
 def check_sound_and_empty(node: Any, connection: Connection) -> None:
@@ -148,8 +160,6 @@ def check_sound_and_empty(node: Any, connection: Connection) -> None:
 
 def is_empty(connection: Connection) -> bool:
     """Whether the store holds nothing but exported functions."""
-    import gc
-
     gc.collect()
     usage = connection.core.usage()
     return usage["objects"] == len(connection.cache) and usage["tasks"] == 0

@@ -6,7 +6,6 @@ polling. It must not know what is tested.
 
 import gc
 import os
-import signal
 import tempfile
 import threading
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import pytest
 from conformance.support import MIB, Attempts, Gate, count_attempts
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Attempts",
     "Belongings",
     "Gate",
+    "Output",
     "count_attempts",
     "eventually",
     "is_gone",
@@ -174,6 +175,29 @@ def leaks_since(
     return left
 
 
-def kill(pid: int) -> None:
-    """Send SIGKILL."""
-    os.kill(pid, signal.SIGKILL)
+# ---- what processes print ----
+
+
+class Output:
+    """What reaches stdout and stderr of this process, gathered until it is complete.
+
+    Args:
+        capture: The capfd fixture, requested before the session: the session's log process keeps
+            the descriptors that it was born with.
+    """
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+        self.out = ""
+        self.err = ""
+
+    def read(self) -> "Output":
+        """Take what has come by now."""
+        out, err = self._capture.readouterr()
+        self.out += out
+        self.err += err
+        return self
+
+    def until(self, *texts: str) -> bool:
+        """Wait until all `texts` have come, on either stream."""
+        return eventually(lambda: all(text in self.read().out + self.err for text in texts))

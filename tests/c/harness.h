@@ -172,11 +172,8 @@ static inline int value_put(rl_session *s, uint64_t nbytes, uint64_t seed, const
 static inline rl_value failure_value(uint64_t seed, uint8_t bytes[RL_INLINE])
 {
     pattern_write(bytes, 16, seed);
-    return (rl_value){.kind = RL_KIND_ERROR,
-                      .block = RL_NIL,
-                      .nbytes = 16,
-                      .bytes = bytes,
-                      .fingerprint = seed};
+    return (rl_value){
+        .kind = RL_KIND_ERROR, .block = RL_NIL, .nbytes = 16, .bytes = bytes, .fingerprint = seed};
 }
 
 static inline int payload_is_whole(const rl_payload *p)

@@ -222,7 +222,7 @@ static inline void mix_submit(mix_actor *a)
                     .nbytes = sizeof args,
                     .bytes = &args,
                     .args = {.index = RL_NIL}};
-    err = rl_task_submit(&a->s, &spec, returns);
+    err = rl_task_submit(&a->s, &spec, returns, NULL);
     MIX_ALLOW(err, RL_ETABLE);
     for (uint32_t k = 0; k < args.nreturns && !err; k++) {
         mix_keep(a, returns[k], mix_return_seed(args.seed, k));

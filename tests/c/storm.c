@@ -30,8 +30,8 @@ typedef struct storm {
     mix_board *board;
     rig rig;
     uint64_t rng;
-    uint64_t born; /* actors forked so far */
-    uint64_t done; /* kills so far */
+    uint64_t born;   /* actors forked so far */
+    uint64_t done;   /* kills so far */
     uint64_t inside; /* kills that were seen to hit inside a section */
     uint64_t reports;
     pid_t victims[MAX_PROCS];
@@ -137,8 +137,8 @@ static void begin(storm *st)
     st->rng = st->seed;
     rl_fault_switch_repair(st->repair);
     prctl(PR_SET_TIMERSLACK, 1UL);
-    st->board = mmap(NULL, sizeof *st->board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                     -1, 0);
+    st->board =
+        mmap(NULL, sizeof *st->board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(st->board != MAP_FAILED);
     rig_make_sized(&st->rig, MIB, &small_tables);
     mix_intern(&st->rig.s, 2);
@@ -168,9 +168,10 @@ static int run(void *argument)
 
     const rl_control *c = st->rig.map.control;
     uint64_t leaked = c->data_size - free_bytes(&st->rig.s);
-    printf("storm: %" PRIu64 " kills, %.0f kills/s, %" PRIu64 " aimed inside a section, %u repairs, "
-           "0 corrupt, %" PRIu64 " bytes %" PRIu64 " objects %" PRIu64 " tasks leaked, seed %" PRIu64
-           "\n",
+    printf("storm: %" PRIu64 " kills, %.0f kills/s, %" PRIu64
+           " aimed inside a section, %u repairs, "
+           "0 corrupt, %" PRIu64 " bytes %" PRIu64 " objects %" PRIu64
+           " tasks leaked, seed %" PRIu64 "\n",
            st->done, (double)st->done / seconds, st->inside, atomic_load(&c->lock.repairs), leaked,
            c->objects_live, c->tasks_live, st->seed);
     fflush(stdout);

@@ -99,8 +99,10 @@ static void test_random_fills_and_frees_agree_with_a_model(void)
             uint32_t scale = rng_below(&rng, 18);
             uint64_t nbytes = rng_below(&rng, 1u << scale) + 1;
             int grow = rng_below(&rng, MODEL_BLOCKS) >= md.n;
-            if (grow && md.n < MODEL_BLOCKS) model_fill(&md, nbytes, rng_next(&rng));
-            else if (md.n > 0) model_abandon(&md, rng_below(&rng, md.n));
+            if (grow && md.n < MODEL_BLOCKS)
+                model_fill(&md, nbytes, rng_next(&rng));
+            else if (md.n > 0)
+                model_abandon(&md, rng_below(&rng, md.n));
             if (step % 16) continue;
             model_compare(&md);
             CHECK_CLEAN(&r.s);

@@ -11,11 +11,11 @@ enum { NREFS = 20, NTASKS = 4 };
 
 typedef struct scene {
     rig r;
-    rl_handle object;         /* of the parent, in a block */
+    rl_handle object;          /* of the parent, in a block */
     rl_handle returns[NTASKS]; /* of tasks that the parent has submitted */
-    unsigned n;               /* the kill point at which a child dies; 0 = none */
-    uint32_t victim;          /* slot that the janitor is to release */
-    uint64_t free_bytes;      /* while nobody but the parent is there */
+    unsigned n;                /* the kill point at which a child dies; 0 = none */
+    uint32_t victim;           /* slot that the janitor is to release */
+    uint64_t free_bytes;       /* while nobody but the parent is there */
     uint64_t objects;
 } scene;
 
@@ -25,7 +25,7 @@ static void submit(rig *r, rl_session *s, const rl_handle *refs, uint32_t nrefs,
                    rl_handle *returns)
 {
     rl_spec spec = rig_spec(r, nreturns, refs, nrefs);
-    CHECK_EQ(rl_task_submit(s, &spec, returns), 0);
+    CHECK_EQ(rl_task_submit(s, &spec, returns, NULL), 0);
 }
 
 static void scene_make(scene *sc)

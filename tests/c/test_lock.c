@@ -18,9 +18,9 @@ static void *shared_page(void)
 
 typedef struct bare {
     rl_lock lock;
-    uint64_t count;     /* guarded by the lock */
-    uint32_t repaired;  /* calls of bare_repair() */
-    int repair_dies;    /* how many repairers are still to die */
+    uint64_t count;    /* guarded by the lock */
+    uint32_t repaired; /* calls of bare_repair() */
+    int repair_dies;   /* how many repairers are still to die */
     int repair_fails;
 } bare;
 
@@ -206,6 +206,10 @@ static void test_stopped_owner_is_named_and_waited_for_until_it_goes_on(void)
 
 static void test_stopped_owner_that_is_killed_is_repaired_after(void)
 {
+#if defined(__SANITIZE_THREAD__)
+    printf("    not here: ThreadSanitizer takes a timed lock with EOWNERDEAD for a failed one\n");
+    return;
+#endif
     stopped st = stopped_make();
     kill(st.owner, SIGKILL);
     stopped_end(&st, -SIGKILL, 1);

@@ -21,14 +21,14 @@ enum { NRETURNS = 2, MOST_STEPS = 1 << 17, POINTS = SANITIZED ? 60 : 250 };
 
 typedef struct scene {
     rig r;
-    rl_session child;     /* joined by the child before it is stepped */
-    rl_handle object;     /* of the parent */
+    rl_session child; /* joined by the child before it is stepped */
+    rl_handle object; /* of the parent */
     rl_handle returns[NRETURNS];
-    rl_handle mine;       /* of the child */
+    rl_handle mine; /* of the child */
     rl_job job;
     uint32_t block;
-    _Atomic int *phase;   /* shared with the child: is it inside the operation? */
-    uint64_t free_bytes;  /* while nobody but the parent is there */
+    _Atomic int *phase;  /* shared with the child: is it inside the operation? */
+    uint64_t free_bytes; /* while nobody but the parent is there */
     uint64_t objects;
 } scene;
 
@@ -104,7 +104,7 @@ static void submit(scene *sc)
 {
     rl_handle returns[NRETURNS];
     rl_spec spec = rig_spec(&sc->r, NRETURNS, sc->returns, NRETURNS);
-    CHECK_EQ(rl_task_submit(&sc->child, &spec, returns), 0);
+    CHECK_EQ(rl_task_submit(&sc->child, &spec, returns, NULL), 0);
 }
 
 static void find_returns(scene *sc)
@@ -193,7 +193,7 @@ static void scene_make(scene *sc)
     sc->free_bytes = free_bytes(&sc->r.s);
     sc->objects = sc->r.map.control->objects_live;
     rl_spec spec = rig_spec(&sc->r, NRETURNS, &sc->object, 1);
-    CHECK_EQ(rl_task_submit(&sc->r.s, &spec, sc->returns), 0);
+    CHECK_EQ(rl_task_submit(&sc->r.s, &spec, sc->returns, NULL), 0);
     atomic_store(sc->phase, OUTSIDE);
 }
 
@@ -274,8 +274,8 @@ static pid_t start(scene *sc)
 static int resume(pid_t pid, int single)
 {
     int status;
-    long err = single ? ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL)
-                      : ptrace(PTRACE_CONT, pid, NULL, NULL);
+    long err =
+        single ? ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) : ptrace(PTRACE_CONT, pid, NULL, NULL);
     if (err) FAIL("ptrace: %s", strerror(errno));
     if (waitpid(pid, &status, 0) != pid) FAIL("waitpid: %s", strerror(errno));
     if (WIFSTOPPED(status) && WSTOPSIG(status) != SIGTRAP) {

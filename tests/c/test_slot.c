@@ -85,7 +85,7 @@ static int hold_all_and_die(void *argument)
     CHECK_EQ(value_put(&s, 5000, 1, NULL, 0, &inner), 0);
     CHECK_EQ(value_put(&s, 5000, 1, &inner, 1, &h), 0);
     rl_spec spec = rig_spec(&r, 2, &h, 1);
-    CHECK_EQ(rl_task_submit(&s, &spec, out), 0);
+    CHECK_EQ(rl_task_submit(&s, &spec, out, NULL), 0);
     CHECK_EQ(rl_task_take(&s, 0, &job), 0);
     CHECK_EQ(rl_task_block(&s), 1);
     raise(SIGKILL);

@@ -23,7 +23,7 @@ static void tear_down(void)
 
 static void submit_as(const rl_spec *spec, rl_handle *returns)
 {
-    OK(&r.s, rl_task_submit(&r.s, spec, returns));
+    OK(&r.s, rl_task_submit(&r.s, spec, returns, NULL));
 }
 
 static rl_handle submit(const rl_handle *refs, uint32_t nrefs)
@@ -247,19 +247,19 @@ static void test_submit_of_nonsense_is_refused_and_takes_nothing(void)
     set_up();
     rl_spec spec = rig_spec(&r, 1, NULL, 0);
     spec.class_ = 50;
-    CHECK_EQ(rl_task_submit(&r.s, &spec, &out), RL_EINVAL);
+    CHECK_EQ(rl_task_submit(&r.s, &spec, &out, NULL), RL_EINVAL);
     spec.class_ = RL_MAX_CLASSES;
-    CHECK_EQ(rl_task_submit(&r.s, &spec, &out), RL_EINVAL);
+    CHECK_EQ(rl_task_submit(&r.s, &spec, &out, NULL), RL_EINVAL);
     spec = rig_spec(&r, 1, NULL, 0);
     spec.ndeps = 1;
-    CHECK_EQ(rl_task_submit(&r.s, &spec, &out), RL_EINVAL);
+    CHECK_EQ(rl_task_submit(&r.s, &spec, &out, NULL), RL_EINVAL);
     spec = rig_spec(&r, 1, NULL, 0);
     spec.nbytes = RL_TASK_INLINE + 1;
     spec.bytes = bytes;
-    CHECK_EQ(rl_task_submit(&r.s, &spec, &out), RL_EINVAL);
+    CHECK_EQ(rl_task_submit(&r.s, &spec, &out, NULL), RL_EINVAL);
     spec = rig_spec(&r, 1, NULL, 0);
     spec.function.index = RL_NIL;
-    CHECK_EQ(rl_task_submit(&r.s, &spec, &out), RL_EINVAL);
+    CHECK_EQ(rl_task_submit(&r.s, &spec, &out, NULL), RL_EINVAL);
     CHECK_EQ(out.index, 77);
     tear_down();
 }
@@ -272,16 +272,16 @@ static void test_submit_into_full_tables_is_refused_and_takes_nothing(void)
     CHECK_EQ(value_put(&r.s, 8, 1, NULL, 0, &refs[0]), 0);
     refs[1] = refs[0];
     rl_spec spec = rig_spec(&r, 7, NULL, 0);
-    CHECK_EQ(rl_task_submit(&r.s, &spec, out), RL_ETABLE); /* objects */
+    CHECK_EQ(rl_task_submit(&r.s, &spec, out, NULL), RL_ETABLE); /* objects */
     spec = rig_spec(&r, 2, refs, 2);
-    CHECK_EQ(rl_task_submit(&r.s, &spec, out), RL_ETABLE); /* chunks */
+    CHECK_EQ(rl_task_submit(&r.s, &spec, out, NULL), RL_ETABLE); /* chunks */
     spec = rig_spec(&r, 1, refs, 2);
-    CHECK_EQ(rl_task_submit(&r.s, &spec, out), RL_ETABLE); /* edges */
+    CHECK_EQ(rl_task_submit(&r.s, &spec, out, NULL), RL_ETABLE); /* edges */
     CHECK_CLEAN(&r.s);
     spec = rig_spec(&r, 0, NULL, 0);
     submit_as(&spec, out);
     submit_as(&spec, out);
-    CHECK_EQ(rl_task_submit(&r.s, &spec, out), RL_ETABLE); /* tasks */
+    CHECK_EQ(rl_task_submit(&r.s, &spec, out, NULL), RL_ETABLE); /* tasks */
     take_and_run(&r.s);
     take_and_run(&r.s);
     drop(refs[0]);

@@ -1,0 +1,462 @@
+/* rl_stream.c - see rl_stream.h. */
+#include "rl_stream.h"
+
+#include "rl_err.h"
+#include "rl_fault.h"
+#include "rl_list.h"
+#include "rl_table.h"
+#include "rl_task.h"
+#include "rl_wait.h"
+
+#include <string.h>
+
+enum { LOGGED = RL_CHUNK_NAMES / 2 }; /* fingerprints in a chunk */
+
+/* ---- records ---- */
+
+static int is_live(const rl_stream *t)
+{
+    return atomic_load_explicit(&t->state, memory_order_acquire) == RL_STREAM_LIVE;
+}
+
+static rl_stream *find(const rl_mapping *m, rl_handle h)
+{
+    if (h.index >= m->control->streams.high_water) return NULL;
+    rl_stream *t = &m->streams[h.index];
+    return is_live(t) && atomic_load_explicit(&t->gen, memory_order_acquire) == h.gen ? t : NULL;
+}
+
+static uint32_t produced_of(const rl_stream *t)
+{
+    return atomic_load_explicit(&t->produced, memory_order_seq_cst);
+}
+
+static uint32_t taken_of(const rl_stream *t)
+{
+    return atomic_load_explicit(&t->taken, memory_order_seq_cst);
+}
+
+static uint32_t task_of(const rl_stream *t)
+{
+    return atomic_load_explicit(&t->task, memory_order_seq_cst);
+}
+
+static int is_held(const rl_stream *t)
+{
+    uint64_t any = 0;
+    for (int w = 0; w < RL_SLOT_WORDS; w++) {
+        any |= atomic_load_explicit(&t->holders[w], memory_order_relaxed);
+    }
+    return any != 0;
+}
+
+static void set_holder(rl_stream *t, uint32_t slot, int held)
+{
+    uint64_t bit = UINT64_C(1) << (slot % 64);
+    uint64_t word = atomic_load_explicit(&t->holders[slot / 64], memory_order_relaxed);
+    atomic_store_explicit(&t->holders[slot / 64], held ? word | bit : word & ~bit,
+                          memory_order_relaxed);
+}
+
+/* `head` is the first chunk that matters, and its place among all chunks of the items: one word,
+ * for one store must move both. */
+static uint64_t pack_head(uint32_t place, uint32_t chunk)
+{
+    return (uint64_t)place << 32 | chunk;
+}
+
+static uint32_t head_chunk(const rl_stream *t)
+{
+    return (uint32_t)atomic_load_explicit(&t->head, memory_order_relaxed);
+}
+
+static uint32_t head_place(const rl_stream *t)
+{
+    return (uint32_t)(atomic_load_explicit(&t->head, memory_order_relaxed) >> 32);
+}
+
+/* ---- items ---- */
+
+/* The chunk of item i, i >= taken, walking from the head; RL_NIL for nonsense. */
+static uint32_t chunk_of(const rl_mapping *m, const rl_stream *t, uint32_t i)
+{
+    uint32_t chunk = head_chunk(t);
+    for (uint32_t place = head_place(t); place < i / RL_CHUNK_NAMES; place++) {
+        if (chunk >= m->control->chunks.capacity) return RL_NIL;
+        chunk = m->chunks[chunk].next;
+    }
+    return chunk < m->control->chunks.capacity ? chunk : RL_NIL;
+}
+
+void rl_stream_each_item(const rl_mapping *m, uint32_t stream, rl_stream_visit visit, void *context)
+{
+    const rl_stream *t = &m->streams[stream];
+    uint32_t i = taken_of(t), end = produced_of(t);
+    uint32_t chunk = i < end ? chunk_of(m, t, i) : RL_NIL;
+    for (; i < end && chunk != RL_NIL; i++) {
+        visit(context, m->chunks[chunk].object[i % RL_CHUNK_NAMES]);
+        if ((i + 1) % RL_CHUNK_NAMES == 0 && i + 1 < end) chunk = m->chunks[chunk].next;
+        if (chunk >= m->control->chunks.capacity) return;
+    }
+}
+
+uint32_t rl_stream_chunks(const rl_mapping *m, uint32_t stream)
+{
+    const rl_stream *t = &m->streams[stream];
+    uint32_t end = produced_of(t);
+    uint32_t items = end == 0 ? 0 : (end - 1) / RL_CHUNK_NAMES + 1 - head_place(t);
+    uint32_t logged = t->logged ? (end + LOGGED - 1) / LOGGED : 0;
+    return items + logged;
+}
+
+/* Append a chunk to the list that ends at `tail`, or start it; returns the new tail. */
+static uint32_t extend(rl_mapping *m, uint32_t tail)
+{
+    uint32_t chunk = rl_list_take_chunk(m);
+    if (tail != RL_NIL) m->chunks[tail].next = chunk;
+    return chunk;
+}
+
+/* Write entry i of the items. The head of the first chunk is authoritative, so it is set here. */
+static void write_item(rl_mapping *m, rl_stream *t, uint32_t i, uint32_t object)
+{
+    if (i % RL_CHUNK_NAMES == 0) {
+        t->tail = extend(m, i == 0 ? RL_NIL : t->tail);
+        if (i == 0) atomic_store_explicit(&t->head, pack_head(0, t->tail), memory_order_relaxed);
+    }
+    m->chunks[t->tail].object[i % RL_CHUNK_NAMES] = object;
+}
+
+static void write_log(rl_mapping *m, rl_stream *t, uint32_t i, uint64_t fingerprint)
+{
+    if (!t->logged) return;
+    if (i % LOGGED == 0) {
+        t->log_tail = extend(m, i == 0 ? RL_NIL : t->log_tail);
+        if (i == 0) t->log = t->log_tail;
+    }
+    memcpy(&m->chunks[t->log_tail].object[i % LOGGED * 2], &fingerprint, sizeof fingerprint);
+}
+
+/* Give back the chunks whose items have all been taken; the last one stays, to be written on. */
+static void trim(rl_mapping *m, rl_stream *t)
+{
+    uint32_t last = (produced_of(t) - 1) / RL_CHUNK_NAMES;
+    uint32_t wanted = taken_of(t) / RL_CHUNK_NAMES;
+    if (wanted > last) wanted = last;
+    while (head_place(t) < wanted) {
+        uint32_t old = head_chunk(t);
+        uint64_t head = pack_head(head_place(t) + 1, m->chunks[old].next);
+        RL_KILL_POINT("stream.trim.before");
+        atomic_store_explicit(&t->head, head, memory_order_release); /* COMMIT */
+        RL_KILL_POINT("stream.trim.after");
+        rl_list_give_chunk(m, old);
+    }
+}
+
+/* ---- life ---- */
+
+uint32_t rl_stream_make(rl_session *s, uint32_t task, uint64_t gen, uint32_t limit, int logged)
+{
+    rl_mapping *m = &s->map;
+    uint32_t i = rl_table_take(&m->control->streams, m->streams, sizeof(rl_stream),
+                               offsetof(rl_stream, next));
+    rl_stream *t = &m->streams[i];
+    for (int w = 0; w < RL_SLOT_WORDS; w++) {
+        atomic_store_explicit(&t->holders[w], 0, memory_order_relaxed);
+    }
+    set_holder(t, s->slot, 1);
+    atomic_store_explicit(&t->gen, gen, memory_order_relaxed);
+    atomic_store_explicit(&t->task, task, memory_order_relaxed);
+    atomic_store_explicit(&t->produced, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->taken, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->waited, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->paused, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->head, pack_head(0, RL_NIL), memory_order_relaxed);
+    t->tail = t->log = t->log_tail = RL_NIL;
+    t->limit = limit;
+    t->logged = (uint32_t)logged;
+    RL_KILL_POINT("stream.make.before");
+    atomic_store_explicit(&t->state, RL_STREAM_LIVE, memory_order_release); /* COMMIT */
+    RL_KILL_POINT("stream.make.after");
+    return i;
+}
+
+static void ring_holders(rl_section *section, rl_stream *t)
+{
+    if (!atomic_exchange_explicit(&t->waited, 0, memory_order_seq_cst)) return;
+    for (int w = 0; w < RL_SLOT_WORDS; w++) {
+        section->ring[w] |= atomic_load_explicit(&t->holders[w], memory_order_relaxed);
+    }
+}
+
+static void ring_producer(rl_section *section, rl_stream *t)
+{
+    if (!atomic_exchange_explicit(&t->paused, 0, memory_order_seq_cst)) return;
+    uint32_t slot = rl_task_worker(&section->s->map, task_of(t));
+    if (slot != RL_NIL) section->ring[slot / 64] |= UINT64_C(1) << (slot % 64);
+}
+
+static void unname_item(void *context, uint32_t object)
+{
+    rl_object_unname(context, object);
+}
+
+/* Nobody will take the untaken items: free them. COMMIT first, so that a death in between leaves
+ * objects without a name, which repair frees. */
+static void drop_items(rl_section *section, uint32_t i)
+{
+    rl_mapping *m = &section->s->map;
+    rl_stream *t = &m->streams[i];
+    uint32_t taken = taken_of(t), produced = produced_of(t);
+    if (taken == produced) return;
+    uint32_t chunk = chunk_of(m, t, taken);
+    RL_KILL_POINT("stream.drop.before");
+    atomic_store_explicit(&t->taken, produced, memory_order_seq_cst); /* COMMIT */
+    RL_KILL_POINT("stream.drop.after");
+    for (; taken < produced && chunk != RL_NIL; taken++) {
+        unname_item(section, m->chunks[chunk].object[taken % RL_CHUNK_NAMES]);
+        if ((taken + 1) % RL_CHUNK_NAMES == 0) chunk = m->chunks[chunk].next;
+    }
+    trim(m, t);
+}
+
+static void give_chunks(rl_mapping *m, uint32_t chunk)
+{
+    while (chunk != RL_NIL) {
+        uint32_t next = m->chunks[chunk].next;
+        rl_list_give_chunk(m, chunk);
+        chunk = next;
+    }
+}
+
+/* Apply R1 and R4 to stream i. */
+static void settle(rl_section *section, uint32_t i)
+{
+    rl_mapping *m = &section->s->map;
+    rl_stream *t = &m->streams[i];
+    if (!is_live(t) || is_held(t)) return;
+    drop_items(section, i);
+    ring_producer(section, t);
+    if (task_of(t) != RL_NIL) return;
+    uint32_t head = head_chunk(t), log = t->log;
+    RL_KILL_POINT("stream.free.before");
+    atomic_store_explicit(&t->state, RL_STREAM_FREE, memory_order_release); /* COMMIT */
+    RL_KILL_POINT("stream.free.after");
+    give_chunks(m, head);
+    give_chunks(m, log);
+    rl_table_give(&m->control->streams, m->streams, sizeof(rl_stream), offsetof(rl_stream, next), i);
+}
+
+void rl_stream_end(rl_section *section, uint32_t stream)
+{
+    rl_stream *t = &section->s->map.streams[stream];
+    atomic_store_explicit(&t->task, RL_NIL, memory_order_seq_cst);
+    ring_holders(section, t);
+    settle(section, stream);
+}
+
+void rl_stream_drop_holds(rl_section *section, uint32_t slot)
+{
+    rl_mapping *m = &section->s->map;
+    for (uint32_t i = 0; i < m->control->streams.high_water; i++) {
+        rl_stream *t = &m->streams[i];
+        uint64_t word = atomic_load_explicit(&t->holders[slot / 64], memory_order_relaxed);
+        if (!((word >> (slot % 64)) & 1)) continue;
+        set_holder(t, slot, 0);
+        settle(section, i);
+    }
+}
+
+void rl_stream_release(rl_session *s, rl_handle stream)
+{
+    rl_section section;
+    if (rl_enter(s, &section, RL_OP_STREAM)) return;
+    rl_stream *t = find(&s->map, stream);
+    if (t) {
+        set_holder(t, s->slot, 0);
+        settle(&section, stream.index);
+    }
+    rl_leave(&section);
+}
+
+/* ---- append and take ---- */
+
+int rl_stream_append(rl_session *s, rl_handle task, const rl_value *value)
+{
+    rl_mapping *m = &s->map;
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_STREAM);
+    if (err) return err;
+    uint32_t index = rl_task_stream(s, task);
+    rl_stream *t = index == RL_NIL ? NULL : &m->streams[index];
+    if (t == NULL) err = RL_ESTALE;
+    if (!err && !is_held(t)) err = RL_EAGAIN;
+    if (!err && rl_table_room(&m->control->chunks) < 2 + rl_list_chunks(value->nrefs)) {
+        err = RL_ETABLE;
+    }
+    uint32_t object = RL_NIL;
+    uint32_t i = err ? 0 : produced_of(t);
+    if (!err) err = rl_object_make_item(&section, value, t->gen, i + 2, &object);
+    if (!err) {
+        write_item(m, t, i, object);
+        write_log(m, t, i, value->fingerprint);
+        RL_KILL_POINT("stream.append.before");
+        atomic_store_explicit(&t->produced, i + 1, memory_order_seq_cst); /* COMMIT */
+        RL_KILL_POINT("stream.append.after");
+        rl_object_name(m, object);
+        ring_holders(&section, t);
+    }
+    rl_leave(&section);
+    return err;
+}
+
+int rl_stream_next(rl_session *s, rl_handle stream, rl_handle *item)
+{
+    rl_mapping *m = &s->map;
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_STREAM);
+    if (err) return err;
+    rl_stream *t = find(m, stream);
+    uint32_t i = t ? taken_of(t) : 0;
+    if (t == NULL) {
+        err = RL_ESTALE;
+    } else if (i == produced_of(t)) {
+        err = task_of(t) == RL_NIL ? RL_EEND : RL_EAGAIN;
+    } else {
+        uint32_t chunk = chunk_of(m, t, i);
+        uint32_t object = chunk == RL_NIL ? RL_NIL : m->chunks[chunk].object[i % RL_CHUNK_NAMES];
+        *item = rl_object_adopt(s, object);
+        RL_KILL_POINT("stream.take.before");
+        atomic_store_explicit(&t->taken, i + 1, memory_order_seq_cst); /* COMMIT */
+        RL_KILL_POINT("stream.take.after");
+        rl_object_unname(&section, object);
+        trim(m, t);
+        ring_producer(&section, t);
+    }
+    rl_leave(&section);
+    return err;
+}
+
+int rl_stream_is_ready(const rl_session *s, rl_handle stream)
+{
+    rl_stream *t = find(&s->map, stream);
+    if (t == NULL) return 1; /* next() will say that it is stale */
+    if (taken_of(t) == produced_of(t) && task_of(t) != RL_NIL) {
+        atomic_store_explicit(&t->waited, 1, memory_order_seq_cst);
+    }
+    return taken_of(t) < produced_of(t) || task_of(t) == RL_NIL;
+}
+
+static int has_room(const rl_stream *t)
+{
+    return t->limit == 0 || produced_of(t) - taken_of(t) < t->limit || !is_held(t);
+}
+
+int rl_stream_wait_room(rl_session *s, rl_handle stream, int64_t deadline_ns)
+{
+    rl_stream *t = find(&s->map, stream);
+    if (t == NULL) return RL_ESTALE;
+    for (;;) {
+        uint32_t seen = rl_doorbell_read(s);
+        if (has_room(t)) return 0;
+        atomic_store_explicit(&t->paused, 1, memory_order_seq_cst);
+        if (has_room(t)) return 0;
+        int err = rl_doorbell_wait(s, seen, deadline_ns);
+        if (err) return err;
+    }
+}
+
+uint32_t rl_stream_produced(const rl_session *s, rl_handle stream)
+{
+    const rl_stream *t = find(&s->map, stream);
+    return t ? produced_of(t) : 0;
+}
+
+int rl_stream_log(rl_session *s, rl_handle stream, uint64_t *fingerprints, uint32_t n)
+{
+    const rl_mapping *m = &s->map;
+    const rl_stream *t = find(m, stream);
+    if (t == NULL || !t->logged || n > produced_of(t)) return RL_EINVAL;
+    uint32_t chunk = t->log;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i > 0 && i % LOGGED == 0) chunk = m->chunks[chunk].next;
+        if (chunk >= m->control->chunks.capacity) return RL_ECORRUPT;
+        memcpy(&fingerprints[i], &m->chunks[chunk].object[i % LOGGED * 2], sizeof *fingerprints);
+    }
+    return 0;
+}
+
+/* ---- rebuild ---- */
+
+void rl_stream_rebuild_begin(rl_mapping *m)
+{
+    for (uint32_t i = 0; i < m->control->streams.high_water; i++) {
+        atomic_store_explicit(&m->streams[i].task, RL_NIL, memory_order_relaxed);
+    }
+}
+
+/* Mark `n` chunks from `chunk` on, cut the list behind them, and return the last. */
+static uint32_t mark_chunks(rl_mapping *m, uint32_t chunk, uint32_t n)
+{
+    uint32_t tail = RL_NIL;
+    for (; n > 0 && chunk < m->control->chunks.high_water; n--) {
+        m->chunks[chunk].used = 1;
+        tail = chunk;
+        chunk = m->chunks[chunk].next;
+    }
+    if (tail != RL_NIL) m->chunks[tail].next = RL_NIL;
+    return tail;
+}
+
+static void name_item(void *context, uint32_t object)
+{
+    rl_object_name(context, object);
+}
+
+void rl_stream_rebuild_names(rl_mapping *m)
+{
+    for (uint32_t i = 0; i < m->control->streams.high_water; i++) {
+        rl_stream *t = &m->streams[i];
+        if (!is_live(t)) continue;
+        uint32_t end = produced_of(t);
+        rl_stream_each_item(m, i, name_item, m);
+        uint32_t nitems = end == 0 ? 0 : (end - 1) / RL_CHUNK_NAMES + 1 - head_place(t);
+        t->tail = mark_chunks(m, head_chunk(t), nitems);
+        t->log_tail = mark_chunks(m, t->log, t->logged ? (end + LOGGED - 1) / LOGGED : 0);
+        if (end > 0) continue;
+        atomic_store_explicit(&t->head, pack_head(0, RL_NIL), memory_order_relaxed);
+        t->log = RL_NIL;
+    }
+}
+
+void rl_stream_rebuild_end(rl_section *section)
+{
+    rl_mapping *m = &section->s->map;
+    rl_table *table = &m->control->streams;
+    rl_table_rebuild_begin(table);
+    for (uint32_t i = table->high_water; i-- > 0;) {
+        if (is_live(&m->streams[i])) continue;
+        rl_table_give(table, m->streams, sizeof(rl_stream), offsetof(rl_stream, next), i);
+    }
+    for (uint32_t i = 0; i < table->high_water; i++) settle(section, i);
+}
+
+/* ---- check ---- */
+
+const char *rl_stream_check(const rl_mapping *m)
+{
+    uint32_t nfree = 0;
+    for (uint32_t i = 0; i < m->control->streams.high_water; i++) {
+        const rl_stream *t = &m->streams[i];
+        if (!is_live(t)) {
+            nfree++;
+            continue;
+        }
+        if (taken_of(t) > produced_of(t)) return "stream: more taken than produced (R2)";
+        if (!is_held(t) && task_of(t) == RL_NIL) return "stream: lives for nobody (R1)";
+        if (!is_held(t) && taken_of(t) != produced_of(t)) return "stream: keeps items for nobody (R4)";
+        uint32_t task = task_of(t);
+        if (task != RL_NIL && !rl_task_has_stream(m, task, i)) return "stream: not its task's (R3)";
+    }
+    return nfree == m->control->streams.nfree ? NULL : "stream: a free record is lost";
+}

@@ -1,0 +1,195 @@
+"""A driver whose workers die at one kill point, again and again; prints what came of it.
+
+    kill_point_program.py NAME
+
+Run by test_kill_points.py on a build with kill points. Owns the work that leads workers past every
+point, and the ways to have them armed. Ends with one line of JSON, or with a traceback.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from crash.processes import connection, signal_children, supervisor_of, workers_of
+from support import MIB, eventually, is_gone
+
+import ray_lite as ray
+from ray_lite import _core
+
+SPOOL = Path(os.environ["RAY_LITE_TEST_SPOOL"])
+again = ray.remote(max_retries=-1)
+
+
+# ---- work that passes the points of the core in a worker ----
+
+
+@again
+def double(array: Any) -> Any:
+    """Return a new array: a block is claimed, split off, sealed."""
+    return array * 2
+
+
+@ray.remote(max_retries=-1, num_returns=3)
+def three(start: int) -> Any:
+    """Yield three arrays: return values that are sealed one by one."""
+    for i in range(start, start + 3):
+        yield np.full(3000, i)
+
+
+@again
+def delegate(i: int) -> int:
+    """Put, submit, wait, free: all that a driver does, in a worker."""
+    box = [ray.put(np.full(3000, i)), ray.put(i)]
+    doubled = double.remote(box[0])
+    total = int(ray.get(doubled)[0] + ray.get(box[1]))
+    del box, doubled
+    return total
+
+
+@ray.remote(max_retries=-1, retry_exceptions=True)
+def raise_once(path: str) -> str:
+    """Raise in the first attempt, to be run again."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        raise ValueError("the first attempt")
+    return path
+
+
+def mix(directory: Path, numbers: Iterator[int]) -> None:
+    """One round of everything, with its answers."""
+    three.remote(1)  # nobody holds what it yields
+    i = next(numbers)
+    path = str(directory / f"attempt{i}")
+    raised = raise_once.remote(path)
+    chain = double.remote(double.remote(np.arange(3000)))
+    arrays = three.remote(i)
+    doubled = [double.remote(array) for array in arrays]
+    total = delegate.remote(i)
+    assert ray.get(raised) == path
+    assert np.array_equal(ray.get(chain), np.arange(3000) * 4)
+    assert [int(array[0]) for array in ray.get(arrays)] == [i, i + 1, i + 2]
+    assert [int(array[0]) for array in ray.get(doubled)] == [2 * i, 2 * i + 2, 2 * i + 4]
+    assert ray.get(total) == 3 * i
+    os.unlink(path)
+
+
+@ray.remote(max_retries=-1, max_calls=1)
+def only_once(i: int) -> int:
+    """The worker leaves the session afterwards, in good order, holding an object."""
+    globals()["kept"] = ray.put(np.full(3000, i))
+    return i
+
+
+def leave(_: Path, numbers: Iterator[int]) -> None:
+    """Workers come and go."""
+    wanted = [next(numbers) for _ in range(2)]
+    assert ray.get([only_once.remote(i) for i in wanted]) == wanted
+
+
+@again
+def hammer(n: int) -> int:
+    """Be in the core all the time, so as to be the next there when somebody dies in it."""
+    for i in range(n):
+        ray.put(i)
+    return n
+
+
+def repair(_: Path, numbers: Iterator[int]) -> None:
+    """All workers are in the core, and now and then one dies there."""
+    order("object.put.before", 50 + next(numbers) % 50)
+    signal_children(unarmed()[:1], supervisor_of(connection()))
+    assert ray.get([hammer.remote(300) for _ in range(6)]) == [300] * 6
+
+
+# ---- arming ----
+
+
+def order(name: str, n: int) -> None:
+    """Have the next worker die when it passes point `name` for the n-th time."""
+    (SPOOL / f"order{len(os.listdir(SPOOL)):06} {name} {n}").touch()
+
+
+def armed(name: str, n: int) -> int | None:
+    """Return the pid of the worker that took that order."""
+    for path in SPOOL.iterdir():
+        pid, *taken = path.name.split(" ")
+        if pid.isdigit() and taken == [name, str(n)]:
+            return int(pid)
+    return None
+
+
+def unarmed() -> list[int]:
+    """Return the workers that took no order."""
+    taken = {path.name.split(" ")[0] for path in SPOOL.iterdir()}
+    return [pid for pid in workers_of(connection()) if str(pid) not in taken]
+
+
+def has_died(name: str, n: int) -> bool:
+    """Whether the worker that took that order is dead."""
+    pid = armed(name, n)
+    return pid is not None and is_gone(pid)
+
+
+def count(start: int) -> Iterator[int]:
+    """Count upwards."""
+    while True:
+        yield start
+        start += 1
+
+
+Work = Callable[[Path, Iterator[int]], None]
+
+
+def plan(name: str) -> tuple[Work, tuple[int, ...]]:
+    """Return the work that leads past a point, and at which passages workers are to die there."""
+    module = name.partition(".")[0]
+    if module == "repair" or name in ("lock.take_over", "lock.repaired"):
+        return repair, (1,)
+    if name.startswith("slot.release") or name == "object.drop_holds":
+        return leave, (1,)
+    if name.startswith("slot.claim"):
+        return mix, (1,)
+    return mix, (1, 2, 5, 13)
+
+
+def main(name: str) -> None:
+    """Have a worker die at each of the planned passages, and work on meanwhile."""
+    work, passages = plan(name)
+    ray.init(num_cpus=3 if work is repair else 2, object_store_memory=80 * MIB)
+    session = connection()
+    directory = Path.cwd()
+    numbers = count(1)
+    work(directory, numbers)
+    for n in passages:
+        order(name, n)
+        rounds = 0
+        signal_children(unarmed()[:1], supervisor_of(session))
+        while not has_died(name, n):
+            work(directory, numbers)
+            rounds += 1
+            assert rounds < 2000, f"no worker passed {name} {n} times"
+        work(directory, numbers)
+        broken = session.core.broken_invariant()
+        assert broken is None, f"after death {n}: {broken}"
+    for path in SPOOL.glob("order*"):
+        path.unlink()
+    signal_children(workers_of(session), supervisor_of(session))
+
+    def holds_exports_only() -> bool:
+        usage = session.core.usage()
+        return usage["tasks"] == 0 and usage["objects"] == len(session.cache)
+
+    assert eventually(holds_exports_only, 10.0), session.core.usage()
+    repairs = session.core.usage()["repairs"]
+    ray.shutdown()
+    print(json.dumps({"deaths": len(passages), "repairs": repairs}))
+
+
+if __name__ == "__main__":
+    _core.switch_repair(os.environ.get("RAY_LITE_TEST_REPAIRS") != "0")
+    main(sys.argv[1])
