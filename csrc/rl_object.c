@@ -463,6 +463,12 @@ int rl_object_is_sealed(const rl_session *s, rl_handle h)
     return state_of(&s->map.objects[h.index]) == RL_OBJECT_SEALED;
 }
 
+int rl_object_is_failure(const rl_session *s, rl_handle h)
+{
+    const rl_object *o = &s->map.objects[h.index];
+    return state_of(o) == RL_OBJECT_SEALED && o->kind == RL_KIND_ERROR;
+}
+
 static void mark_read(rl_object *o)
 {
     if (atomic_load_explicit(&o->flags, memory_order_relaxed) & RL_OBJECT_ASKED) return;
@@ -544,7 +550,9 @@ static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, uint8_t *
         ready[i] = state == RL_OBJECT_SEALED;
         if (!ready[i]) continue;
         r.nready++;
-        r.failed |= o->kind == RL_KIND_ERROR;
+        if (o->kind != RL_KIND_ERROR) continue;
+        r.failed = 1;
+        mark_read(o); /* whoever waited for it knows of it */
     }
     return r;
 }

@@ -67,6 +67,9 @@ void rl_object_hold(rl_session *s, rl_handle h);
  * pickled): RL_ESTALE if it is gone. A scan of the table. */
 int rl_object_find(rl_session *s, uint64_t gen, uint32_t number, rl_handle *out);
 
+/* Is a held, sealed object a failure? Does not count as having read it. */
+int rl_object_is_failure(const rl_session *s, rl_handle h);
+
 /* Place of a held object among its task's returns, from 1; 0 for one that was put. */
 uint32_t rl_object_number(const rl_session *s, rl_handle h);
 

@@ -347,6 +347,12 @@ int rl_stream_is_ready(const rl_session *s, rl_handle stream)
     return taken_of(t) < produced_of(t) || task_of(t) == RL_NIL;
 }
 
+int rl_stream_has_item(const rl_session *s, rl_handle stream)
+{
+    const rl_stream *t = find(&s->map, stream);
+    return t && taken_of(t) < produced_of(t);
+}
+
 static int has_room(const rl_stream *t)
 {
     return t->limit == 0 || produced_of(t) - taken_of(t) < t->limit || !is_held(t);

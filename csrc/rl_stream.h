@@ -43,6 +43,9 @@ int rl_stream_log(rl_session *s, rl_handle stream, uint64_t *fingerprints, uint3
 /* Is there an item, or the end? Leaves word that the caller waits. For rl_object_wait(). */
 int rl_stream_is_ready(const rl_session *s, rl_handle stream);
 
+/* Is there an item now? */
+int rl_stream_has_item(const rl_session *s, rl_handle stream);
+
 /* ---- for the other modules, inside a section ---- */
 
 /* A new stream of task `task`, held by this process. `logged`: keep fingerprints. */

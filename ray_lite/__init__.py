@@ -15,12 +15,13 @@ except ImportError as error:
     ) from error
 from ray_lite._core import ObjectRef
 from ray_lite.api import get, init, is_initialized, put, shutdown, wait
-from ray_lite.generator import DynamicObjectRefGenerator
+from ray_lite.generator import DynamicObjectRefGenerator, ObjectRefGenerator
 from ray_lite.remote import remote
 
 __all__ = [
     "DynamicObjectRefGenerator",
     "ObjectRef",
+    "ObjectRefGenerator",
     "exceptions",
     "get",
     "init",

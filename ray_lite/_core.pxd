@@ -13,10 +13,13 @@ cdef extern from "rl_layout.h" nogil:
         RL_ROLE_WORKER
         RL_ROLE_HELPER
         RL_SLOT_LIVE
+        RL_HANDLE_OBJECT
+        RL_HANDLE_STREAM
     uint32_t RL_NIL
     ctypedef struct rl_handle:
         uint64_t gen
         uint32_t index
+        uint32_t kind
     ctypedef struct rl_resource:
         char name[64]
         int64_t total
@@ -118,6 +121,7 @@ cdef extern from "rl_object.h" nogil:
     void rl_object_release(rl_session *s, rl_handle h)
     int rl_object_read(rl_session *s, rl_handle h, rl_payload *out)
     int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n)
+    int rl_object_is_failure(const rl_session *s, rl_handle h)
     int rl_object_is_sealed(const rl_session *s, rl_handle h)
     int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
                        int stop_at_error, int64_t deadline_ns, uint8_t *ready, uint32_t *nready)
@@ -138,10 +142,13 @@ cdef extern from "rl_task.h" nogil:
         rl_handle args
         int32_t max_retries
         uint32_t options
+        uint32_t streams
+        uint32_t stream_limit
     ctypedef struct rl_job:
         rl_handle task
         rl_handle function
         rl_handle args
+        rl_handle stream
         uint32_t attempt
         uint32_t nreturns
         uint32_t nrefs
@@ -151,7 +158,7 @@ cdef extern from "rl_task.h" nogil:
         uint32_t options
         int32_t max_retries
         char name[48]
-        uint8_t bytes[120]
+        uint8_t bytes[116]
     ctypedef struct rl_load:
         uint32_t ready
         uint32_t runnable
@@ -164,7 +171,7 @@ cdef extern from "rl_task.h" nogil:
     int rl_class_intern(rl_session *s, const int64_t *demand, uint32_t *out)
     int rl_resource_intern(rl_session *s, const char *name, uint32_t *out)
     int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total)
-    int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns)
+    int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *stream)
     int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out)
     int rl_task_returns(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
     int rl_task_refs(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
@@ -178,6 +185,16 @@ cdef extern from "rl_task.h" nogil:
     int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues)
     int rl_task_load(rl_session *s, rl_load *out)
     int rl_worker_dismiss(rl_session *s, uint32_t slot)
+
+cdef extern from "rl_stream.h" nogil:
+    int rl_stream_append(rl_session *s, rl_handle task, const rl_value *value)
+    int rl_stream_next(rl_session *s, rl_handle stream, rl_handle *item)
+    void rl_stream_release(rl_session *s, rl_handle stream)
+    int rl_stream_wait_room(rl_session *s, rl_handle stream, int64_t deadline_ns)
+    int rl_stream_has_item(const rl_session *s, rl_handle stream)
+    int rl_stream_is_ready(const rl_session *s, rl_handle stream)
+    uint32_t rl_stream_produced(const rl_session *s, rl_handle stream)
+    int rl_stream_log(rl_session *s, rl_handle stream, uint64_t *fingerprints, uint32_t n)
 
 cdef extern from "rl_check.h" nogil:
     int rl_check(rl_session *s, const char **broken)
@@ -205,6 +222,11 @@ cdef class ObjectRef:
     cdef rl_handle h           # held once by this process for as long as this object lives
     cdef Session session       # None: it refers to nothing
     cdef bytes stray           # id of a reference to nothing; None: that of all ones
+
+
+cdef class Stream:
+    cdef rl_handle h           # held by this process for as long as this object lives
+    cdef Session session
 
 
 cdef class Pin:

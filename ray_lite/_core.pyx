@@ -24,6 +24,7 @@ from ray_lite.exceptions import ObjectStoreFullError, error_from_code
 cdef int RL_EFULL = -1
 cdef int RL_ETIMEDOUT = -2
 cdef int RL_EAGAIN = -10
+cdef int RL_EEND = -11
 cdef uint32_t PUT_NUMBER = 0x05f5e101  # Ray numbers the objects of a put from here on
 cdef size_t ID_NBYTES = 28
 cdef size_t TASK_ID_NBYTES = 24
@@ -76,7 +77,10 @@ cdef rl_handle *handles_of(list refs) except? NULL:
     if handles == NULL:
         raise MemoryError()
     for i in range(n):
-        handles[i] = (<ObjectRef?>refs[i]).h
+        if type(refs[i]) is Stream:
+            handles[i] = (<Stream>refs[i]).h
+        else:
+            handles[i] = (<ObjectRef?>refs[i]).h
     return handles
 
 
@@ -304,6 +308,10 @@ cdef class Session:
         """Whether the object is sealed: `read` gives its value."""
         return rl_object_is_sealed(&self.s, ref.h) != 0
 
+    def is_failure(self, ObjectRef ref not None):
+        """Whether the object is sealed and a failure; does not count as having asked for it."""
+        return rl_object_is_failure(&self.s, ref.h) != 0
+
     def read(self, ObjectRef ref not None):
         """Return the value of a sealed object; a failure comes as a codec.ErrorPayload.
 
@@ -332,10 +340,10 @@ cdef class Session:
             free(handles)
 
     def wait(self, list refs not None, uint32_t need, timeout, bint stop_at_error):
-        """Wait until `need` of `refs` are sealed.
+        """Wait until `need` of `refs` are sealed, or for streams: have an item or have ended.
 
         Args:
-            refs: References of this session.
+            refs: References and streams of this session.
             need: How many, <= len(refs).
             timeout: Seconds >= 0, or None.
             stop_at_error: Return as soon as any of them is a failure.
@@ -403,13 +411,18 @@ cdef class Session:
         return index
 
     def submit(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
-               uint32_t nreturns, bytes name not None, int32_t max_retries, uint32_t options):
-        """Submit a task; return the references to its `nreturns` return objects."""
+               uint32_t nreturns, bytes name not None, int32_t max_retries, uint32_t options,
+               int64_t stream_limit):
+        """Submit a task; return the references to its `nreturns` return objects.
+
+        With `stream_limit` >= 0 it fills a stream too, which is the last item of the list: 0 lets
+        it run ahead, else it may pause when so many items are untaken.
+        """
         cdef rl_spec spec
-        cdef rl_handle one
+        cdef rl_handle one, stream
         cdef rl_handle *returns = &one
         cdef rl_handle *refs = NULL
-        cdef char short_args[120]
+        cdef char short_args[116]
         cdef ObjectRef long_args = None
         cdef uint32_t i
         memset(&spec, 0, sizeof(spec))
@@ -423,6 +436,8 @@ cdef class Session:
         spec.nbytes = <uint32_t>args.nbytes
         spec.max_retries = max_retries
         spec.options = options
+        spec.streams = stream_limit >= 0
+        spec.stream_limit = <uint32_t>max(stream_limit, 0)
         spec.args.index = RL_NIL
         if args.nbytes <= RL_TASK_INLINE:
             args.write_to(short_args)
@@ -438,8 +453,11 @@ cdef class Session:
         try:
             refs = handles_of(args.refs)
             spec.refs = refs
-            check(rl_task_submit(&self.s, &spec, returns))
-            return [self.adopt(returns[i]) for i in range(nreturns)]
+            check(rl_task_submit(&self.s, &spec, returns, &stream))
+            result = [self.adopt(returns[i]) for i in range(nreturns)]
+            if stream_limit >= 0:
+                result.append(adopt_stream(self, stream))
+            return result
         finally:
             free(refs)
             if nreturns > 1:
@@ -740,6 +758,54 @@ cdef class ObjectRef:
         return types.GenericAlias(cls, item)
 
 
+# ---- streams ----
+
+@cython.final
+@cython.no_gc
+cdef class Stream:
+    """The consumer's end of a generator task's stream: items come out once, in order.
+
+    Letting go of it frees what was not taken; the task runs on.
+    """
+
+    def __dealloc__(self):
+        if self.session is not None:
+            rl_stream_release(&self.session.s, self.h)
+
+    def next(self):
+        """Return the next item's reference; None: there is none now; False: there will be none."""
+        cdef rl_handle item
+        cdef int rc = rl_stream_next(&self.session.s, self.h, &item)
+        if rc == RL_EAGAIN:
+            return None
+        if rc == RL_EEND:
+            return False
+        check(rc)
+        return self.session.adopt(item)
+
+    @property
+    def is_ready(self):
+        """Whether there is an item, or the stream has ended."""
+        return rl_stream_is_ready(&self.session.s, self.h) != 0
+
+    @property
+    def has_item(self):
+        """Whether `next` would return an item."""
+        return rl_stream_has_item(&self.session.s, self.h) != 0
+
+    @property
+    def session(self):
+        """The session it belongs to."""
+        return self.session
+
+
+cdef Stream adopt_stream(Session session, rl_handle h):
+    cdef Stream stream = Stream.__new__(Stream)
+    stream.h = h
+    stream.session = session
+    return stream
+
+
 # ---- pins ----
 
 @cython.final
@@ -954,6 +1020,44 @@ cdef class Job:
             free(array)
         for value in values:
             (<Stored>value).taken()
+
+    @property
+    def fills_stream(self):
+        """Whether its values go into a stream."""
+        return self.job.stream.index != RL_NIL
+
+    def append(self, Stored value not None):
+        """Append a value to the task's stream; False: nobody wants it, nothing was stored."""
+        cdef int rc = rl_stream_append(&self.session.s, self.job.task, &value.value)
+        if rc == RL_EAGAIN:
+            return False
+        check(rc)
+        value.taken()
+        return True
+
+    def wait_for_stream_room(self):
+        """Wait while as many items are untaken as the stream's limit allows."""
+        cdef int rc = EINTR
+        while rc == EINTR:
+            with nogil:
+                rc = rl_stream_wait_room(&self.session.s, self.job.stream, INT64_MAX)
+            PyErr_CheckSignals()
+        check(rc)
+
+    def stream_log(self):
+        """Return the fingerprints of the items that earlier attempts appended."""
+        cdef uint32_t n = rl_stream_produced(&self.session.s, self.job.stream), i
+        cdef uint64_t *log
+        if n == 0:
+            return []
+        log = <uint64_t *>malloc(n * sizeof(uint64_t))
+        if log == NULL:
+            raise MemoryError()
+        try:
+            check(rl_stream_log(&self.session.s, self.job.stream, log, n))
+            return [log[i] for i in range(n)]
+        finally:
+            free(log)
 
     def strand(self):
         """Hand the task to the supervisor, to be run again."""

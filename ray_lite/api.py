@@ -14,9 +14,11 @@ from ray_lite._core import ObjectRef, Session
 from ray_lite._options import check_init_options
 from ray_lite._values import read
 from ray_lite.exceptions import GetTimeoutError
+from ray_lite.generator import ObjectRefGenerator
 from ray_lite.session import Connection
 
 T = TypeVar("T")
+W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 
 class RayContext(Mapping[str, Any]):
@@ -193,6 +195,8 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         if not core.is_ready(refs) and not core.wait([refs], 1, seconds, False)[0]:
             raise _not_ready(1, 1, timeout)
         return read(core, refs)
+    if isinstance(refs, ObjectRefGenerator):
+        return refs
     if not isinstance(refs, list):
         raise ValueError(
             f"Invalid type of object refs, {type(refs).__name__}, is given: get() takes an "
@@ -249,7 +253,7 @@ def _number(call: str, timeout: Any) -> float:
     return seconds
 
 
-def _check_session(owned: bool, ref: ObjectRef[Any]) -> None:
+def _check_session(owned: bool, ref: object) -> None:
     if not owned:
         raise ValueError(
             f"{ref!r}: owner is unknown, it belongs to no live session of this process (shutdown "
@@ -258,16 +262,17 @@ def _check_session(owned: bool, ref: ObjectRef[Any]) -> None:
 
 
 def wait(
-    ray_waitables: list[ObjectRef[T]],
+    ray_waitables: list[W],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
     fetch_local: bool = True,
-) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+) -> tuple[list[W], list[W]]:
     """Wait until `num_returns` of the references have a value or a failure.
 
     Args:
-        ray_waitables: Distinct ObjectRefs.
+        ray_waitables: Distinct ObjectRefs and ObjectRefGenerators; one of these counts when its
+            `next` would not wait.
         num_returns: How many to wait for, 1 to len(ray_waitables).
         timeout: Seconds, >= 0; None waits for ever.
         fetch_local: Accepted for Ray; everything is local.
@@ -288,14 +293,22 @@ def wait(
     if not refs:
         return [], []
     need = _check_num_returns(num_returns, len(refs))
-    for ref in refs:
-        _check_session(core.owns(ref), ref)
-    flags = core.wait(refs, need, None if seconds == math.inf else seconds, False)
-    ready: list[ObjectRef[T]] = []
-    rest: list[ObjectRef[T]] = []
+    waited = [_waited_for(core, ref) for ref in refs]
+    flags = core.wait(waited, need, None if seconds == math.inf else seconds, False)
+    ready: list[W] = []
+    rest: list[W] = []
     for ref, flag in zip(refs, flags, strict=True):
         (ready if flag and len(ready) < need else rest).append(ref)
     return ready, rest
+
+
+def _waited_for(core: Session, ref: ObjectRef[Any] | ObjectRefGenerator[Any]) -> Any:
+    """Return what the core can wait for: a reference, or a generator's stream."""
+    if isinstance(ref, ObjectRef):
+        _check_session(core.owns(ref), ref)
+        return ref
+    _check_session(ref.stream.session is core, ref)
+    return ref.stream
 
 
 def _check_waitables(refs: Any) -> None:
@@ -305,7 +318,7 @@ def _check_waitables(refs: Any) -> None:
             + ("; put the reference in a list" if isinstance(refs, ObjectRef) else "")
         )
     for ref in refs:
-        if not isinstance(ref, ObjectRef):
+        if not isinstance(ref, ObjectRef | ObjectRefGenerator):
             raise TypeError(f"wait() takes a list of ObjectRefs; it holds {_short(ref)}")
     if len(set(refs)) != len(refs):
         raise ValueError("wait() takes a list of unique ObjectRefs; one of them is there twice")

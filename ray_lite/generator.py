@@ -1,9 +1,12 @@
 """What a caller gets of a generator task. Owns the classes; must not know how values are made."""
 
+import asyncio
 from collections.abc import Iterator
-from typing import Any, final
+from typing import Any, Generic, NoReturn, TypeVar, final
 
-from ray_lite._core import ObjectRef
+from ray_lite._core import ObjectRef, Stream
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 @final
@@ -38,3 +41,124 @@ class DynamicObjectRefGenerator:
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to rebuild it with the references that are left."""
         return DynamicObjectRefGenerator, (list(self._refs),)
+
+
+@final
+class ObjectRefGenerator(Generic[T_co]):
+    """The references of a streaming generator task, one by one, while it still runs.
+
+    `next` (or `async for`) waits for the next value to be stored and hands out its reference. An
+    exception in the task is the last item: its reference raises it. Letting go of the generator
+    frees the values that were not taken; the task runs on to its end. Not thread-safe.
+
+    Args:
+        stream: This process's end of the task's stream.
+        completion: Sealed when the task has ended: None, or what ended it from outside (a crash).
+    """
+
+    def __init__(self, stream: Stream, completion: "ObjectRef[None]") -> None:
+        """Take over the stream."""
+        #: This process's end; `wait` waits for it.
+        self.stream = stream
+        self._completion = completion
+        #: The failure of the task as a whole is handed out once, after the items.
+        self._failure_given = False
+
+    def __iter__(self) -> "ObjectRefGenerator[T_co]":
+        """Return the generator itself."""
+        return self
+
+    def __next__(self) -> "ObjectRef[T_co]":
+        """Wait for the next reference; StopIteration at the end."""
+        return self._take(None)
+
+    def _next_sync(self, timeout_s: float | None = None) -> "ObjectRef[T_co]":
+        """As `next`, but ObjectRef.nil() after `timeout_s` seconds without an item."""
+        return self._take(timeout_s)
+
+    def _take(self, timeout: float | None) -> "ObjectRef[T_co]":
+        while (ref := self._poll()) is None:
+            if not self.stream.session.wait([self.stream], 1, timeout, False)[0]:
+                return ObjectRef.nil()
+        return ref
+
+    def _poll(self) -> "ObjectRef[T_co] | None":
+        """Return the next reference, None if there is none now; StopIteration at the end."""
+        item = self.stream.next()
+        if item is not False:
+            return item
+        if self._has_failure_left():
+            self._failure_given = True
+            failure: ObjectRef[Any] = self._completion
+            return failure
+        raise StopIteration
+
+    def _has_failure_left(self) -> bool:
+        session = self.stream.session
+        return not self._failure_given and session.is_failure(self._completion)
+
+    def __aiter__(self) -> "ObjectRefGenerator[T_co]":
+        """Return the generator itself."""
+        return self
+
+    async def __anext__(self) -> "ObjectRef[T_co]":
+        """Wait for the next reference without blocking the loop; StopAsyncIteration at the end."""
+        try:
+            while (ref := self._poll()) is None:
+                make_future = self.stream.session.make_future
+                assert make_future is not None
+                await asyncio.wrap_future(make_future(self.stream))
+        except StopIteration:
+            raise StopAsyncIteration from None
+        return ref
+
+    def completed(self) -> "ObjectRef[None]":
+        """Return a reference that is ready when the task has ended.
+
+        Its value is None, also after an exception of the task (that is an item); `get` raises what
+        ended the task from outside, such as WorkerCrashedError.
+        """
+        return self._completion
+
+    def next_ready(self) -> bool:
+        """Return whether `next` would hand out a reference at once."""
+        return self.stream.has_item or (self.stream.is_ready and self._has_failure_left())
+
+    def is_finished(self) -> bool:
+        """Return whether `next` would raise StopIteration at once."""
+        return self.stream.is_ready and not self.next_ready()
+
+    def send(self, value: object) -> NoReturn:
+        """Refuse: values flow one way."""
+        raise NotImplementedError("a remote generator takes no values; pass them as arguments")
+
+    def throw(self, *args: object) -> NoReturn:
+        """Refuse: see send."""
+        raise NotImplementedError("a remote generator takes no exceptions")
+
+    def close(self) -> NoReturn:
+        """Refuse: let go of the generator instead."""
+        raise NotImplementedError("delete the generator to free its values; its task runs on")
+
+    async def asend(self, value: object) -> NoReturn:
+        """Refuse: see send."""
+        self.send(value)
+
+    async def athrow(self, *args: object) -> NoReturn:
+        """Refuse: see throw."""
+        self.throw(*args)
+
+    async def aclose(self) -> NoReturn:
+        """Refuse: see close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Return the class's name and the id of `completed()`."""
+        return f"ObjectRefGenerator({self._completion.hex()})"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: a stream has one consumer."""
+        raise TypeError(
+            "You cannot return or pass a generator to other task: it has one consumer. Pass its "
+            "references, which can be used before it ends, or list(generator)"
+        )

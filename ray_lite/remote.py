@@ -15,6 +15,7 @@ from ray_lite import api
 from ray_lite._codec import encode, encode_call
 from ray_lite._core import ObjectRef
 from ray_lite._options import NumReturns, TaskOptions, parse_task_options
+from ray_lite.generator import ObjectRefGenerator
 from ray_lite.session import Connection
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ class Mode(enum.IntFlag):
     DYNAMIC = 1  # num_returns="dynamic"
     RETRY = 2  # retry_exceptions: the export says which
     NAMED = 4  # the record's name is from options, not the function's
+    PAUSES = 8  # its stream has a limit
 
 
 class Export(NamedTuple):
@@ -48,6 +50,7 @@ class _Prepared(NamedTuple):
     name: bytes
     max_retries: int
     mode: int
+    stream_limit: int  # -1: no stream; 0: no limit
     single: bool  # .remote() gives the reference itself, not a list
 
 
@@ -202,7 +205,11 @@ def _submit(
         prepared.name,
         prepared.max_retries,
         prepared.mode,
+        prepared.stream_limit,
     )
+    if prepared.stream_limit >= 0:
+        completion, stream = refs
+        return ObjectRefGenerator(stream, completion)
     if prepared.single:
         return refs[0]
     return refs or None
@@ -214,15 +221,13 @@ def _prepare(
     """Export `function` and put the options into the core's terms."""
     options.check_at_call()
     returns = options.num_returns
-    if returns == "streaming":
-        raise NotImplementedError(
-            f"{_qualified_name(function)} is a generator function, and streaming generators "
-            'come in a later version: give num_returns="dynamic", or the number of its values'
-        )
+    limit = options.generator_backpressure_num_objects or 0
     nreturns = 1 if isinstance(returns, str) else returns
     mode = Mode.DYNAMIC if returns == "dynamic" else Mode(0)
     if options.retry_exceptions:
         mode |= Mode.RETRY
+    if returns == "streaming" and limit:
+        mode |= Mode.PAUSES
     name: str = getattr(function, "__name__", "task")
     if options.name is not None:
         mode |= Mode.NAMED
@@ -235,6 +240,7 @@ def _prepare(
         name.encode(),
         options.max_retries,
         int(mode),
+        limit if returns == "streaming" else -1,
         nreturns == 1,
     )
 

@@ -13,6 +13,8 @@ come from or how arguments are found; it is given a job, a way to run the user's
                  a value that cannot be pickled   those before; TypeError on it and the rest
     "dynamic"    k values                         one DynamicObjectRefGenerator of k references
                  an exception after k values      one of k + 1; the last raises it
+    "streaming"  k values                         each in the stream as it is yielded
+                 an exception after k values      those; the exception as the last item
     0            anything                         nothing; values and exceptions are printed
 
 A second attempt (after a crash, or an exception that is to be retried) must yield again what is
@@ -63,8 +65,14 @@ class Returns:
         self._name = name
         self._wants_retry = wants_retry
 
-    def deliver(self, call: Callable[[], Any], *, dynamic: bool) -> None:
-        """Run the user's function and store its outcome."""
+    def deliver(self, call: Callable[[], Any], *, dynamic: bool, pauses: bool) -> None:
+        """Run the user's function and store its outcome.
+
+        Args:
+            call: Runs it.
+            dynamic: num_returns="dynamic".
+            pauses: Its stream has a limit of untaken items.
+        """
         try:
             try:
                 result = call()
@@ -75,6 +83,8 @@ class Returns:
                 return
             if dynamic:
                 self._deliver_dynamic(result)
+            elif self._job.fills_stream:
+                self._deliver_stream(result, pauses=pauses)
             elif self._job.nreturns == 0:
                 self._deliver_nothing(result)
             elif inspect.isgenerator(result):
@@ -91,6 +101,9 @@ class Returns:
 
         A task without returns has nowhere to put it: it is printed.
         """
+        if self._job.fills_stream:
+            self._end_stream(data)
+            return
         if self._job.nreturns == 0:
             _print(error_text(data))
         self._fail(data)
@@ -169,6 +182,36 @@ class Returns:
             refs.append(self._core.put_stored(store_failure(self._core, failure)))
         _flush()
         self._job.finish_with(0, self._core.store(encode_refs(refs)))
+
+    def _deliver_stream(self, items: Any, *, pauses: bool) -> None:
+        """Append value by value to the stream; a failure is the last item."""
+        shown = self._job.stream_log() if self._job.attempt else []
+        count = 0
+        while True:
+            if pauses:
+                self._job.wait_for_stream_room()
+            stored, failure = self._store_next(items, None)
+            if stored is None:
+                break
+            if count >= len(shown):
+                stored.fingerprint()
+                self._job.append(stored)
+            elif stored.fingerprint() != shown[count]:
+                failure = self._inconsistent(count, "is another value than the one")
+                break
+            count += 1
+        if failure:
+            self._close(items)
+        if not failure and count < len(shown):
+            failure = self._inconsistent(count, "did not come, unlike the one")
+        self._end_stream(failure)
+
+    def _end_stream(self, failure: bytes) -> None:
+        """Append `failure`, if there is one, and end the task."""
+        if failure:
+            self._job.append(store_failure(self._core, failure))
+        _flush()
+        self._job.finish_with(0, self._core.store(encode(None)))
 
     def _deliver_nothing(self, result: Any) -> None:
         """num_returns=0: the body runs to its end; what has no reference to go to is printed."""

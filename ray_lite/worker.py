@@ -69,7 +69,11 @@ class Worker:
             if failure is not None:
                 returns.fail(failure)
                 return
-            returns.deliver(call, dynamic=bool(job.options & Mode.DYNAMIC))
+            returns.deliver(
+                call,
+                dynamic=bool(job.options & Mode.DYNAMIC),
+                pauses=bool(job.options & Mode.PAUSES),
+            )
         except SystemExit as error:
             _exit(error)
         except BaseException as error:

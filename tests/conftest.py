@@ -8,6 +8,7 @@ sessions and are checked file by file.
 import gc
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def session(
     ray_lite.init(**options)
     connection = sessions.current()
     assert connection is not None
-    yield connection
+    yield weakref.proxy(connection)  # pytest keeps what a fixture gave until after the leak check
     try:
         check_sound_and_empty(request.node, connection)
     finally:
@@ -143,7 +144,7 @@ def shared_session(request: pytest.FixtureRequest, _leaks_nothing: None) -> Iter
     """A session for the tests of one file that do not disturb each other; checked after each."""
     connection = sessions.current()
     assert connection is not None
-    yield connection
+    yield weakref.proxy(connection)
     check_sound_and_empty(request.node, connection)
 
 

@@ -14,6 +14,7 @@
 #include "rl_object.h"
 #include "rl_session.h"
 #include "rl_slot.h"
+#include "rl_stream.h"
 #include "rl_task.h"
 #include "rl_wait.h"
 

@@ -11,7 +11,7 @@
 
 #include <sched.h>
 
-enum { MIX_HELD = 24, MIX_BOARD = 32, MIX_CLASSES = 4, MIX_RETURNS = 18, MIX_CUSTOM = 1 };
+enum { MIX_HELD = 24, MIX_BOARD = 32, MIX_CLASSES = 4, MIX_RETURNS = 18, MIX_STREAMS = 3, MIX_CUSTOM = 1 };
 
 /* Handles that actors show each other: how a pickled reference travels. */
 typedef struct mix_board {
@@ -27,6 +27,13 @@ typedef struct mix_held {
     uint64_t expected; /* fingerprint of the value, unless it is a failure; 0 = any */
 } mix_held;
 
+/* A stream and how far it has been read: item i must be the one that the task's seed says. */
+typedef struct mix_stream {
+    rl_handle h;
+    uint64_t seed;
+    uint32_t taken;
+} mix_stream;
+
 typedef struct mix_actor {
     rl_session s;
     mix_board *board;
@@ -34,6 +41,8 @@ typedef struct mix_actor {
     uint64_t rng;
     uint32_t nheld;
     mix_held held[MIX_HELD];
+    uint32_t nstreams;
+    mix_stream streams[MIX_STREAMS];
     uint64_t steps;
 } mix_actor;
 
@@ -98,6 +107,16 @@ static inline uint64_t mix_size(uint64_t seed)
 static inline uint64_t mix_return_seed(uint64_t seed, uint32_t k)
 {
     return mix64(seed + k) | 1;
+}
+
+static inline uint64_t mix_item_seed(uint64_t seed, uint32_t i)
+{
+    return mix64(seed ^ (UINT64_C(77) << 32) ^ i) | 1;
+}
+
+static inline uint32_t mix_stream_length(uint64_t seed)
+{
+    return (uint32_t)(mix64(seed) % 40);
 }
 
 /* Read a held object and verify it; returns how many objects it contains. */

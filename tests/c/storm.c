@@ -20,7 +20,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
-enum { EXIT_DAMAGE = 1, EXIT_USAGE = 2, MAX_PROCS = 64, AIM_TRIES = 8 };
+enum { EXIT_DAMAGE = 1, EXIT_USAGE = 2, MAX_PROCS = 64, AIM_TRIES = 12 };
 
 typedef struct storm {
     uint64_t kills;
@@ -72,7 +72,7 @@ static void nap(int64_t ns)
 static void wait_a_moment(storm *st)
 {
     double u = (double)(rng_next(&st->rng) >> 11) / (double)(UINT64_C(1) << 53);
-    nap((int64_t)(2e6 * u * u * u * u));
+    nap((int64_t)(2e6 * u * u * u * u * u * u));
 }
 
 static int is_inside(const storm *st, pid_t pid)

@@ -81,7 +81,7 @@ def mix(directory: Path, numbers: Iterator[int]) -> None:
 @ray.remote(max_retries=-1, max_calls=1)
 def only_once(i: int) -> int:
     """The worker leaves the session afterwards, in good order, holding an object."""
-    globals()["kept"] = ray.put(np.full(3000, i))
+    sys.modules["kept"] = ray.put(np.full(3000, i))  # type: ignore[assignment]
     return i
 
 
