@@ -77,6 +77,15 @@ static const char *check_slots(const rl_mapping *m)
     return NULL;
 }
 
+const char *rl_check_modules(const rl_mapping *m)
+{
+    const char *broken = rl_arena_check(m);
+    if (!broken) broken = rl_object_check(m);
+    if (!broken) broken = rl_task_check(m);
+    if (!broken) broken = rl_stream_check(m);
+    return broken;
+}
+
 int rl_check(rl_session *s, const char **broken)
 {
     uint32_t capacity = s->map.control->objects.capacity;
@@ -85,10 +94,7 @@ int rl_check(rl_session *s, const char **broken)
     rl_section section;
     int err = rl_enter(s, &section, RL_OP_CHECK);
     if (!err) {
-        *broken = rl_arena_check(&s->map);
-        if (!*broken) *broken = rl_object_check(&s->map);
-        if (!*broken) *broken = rl_task_check(&s->map);
-        if (!*broken) *broken = rl_stream_check(&s->map);
+        *broken = rl_check_modules(&s->map);
         if (!*broken) *broken = check_names(&s->map, names);
         if (!*broken) *broken = check_slots(&s->map);
         rl_leave(&section);

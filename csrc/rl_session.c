@@ -1,6 +1,7 @@
 /* rl_session.c - see rl_session.h. */
 #include "rl_session.h"
 
+#include "rl_check.h"
 #include "rl_err.h"
 #include "rl_lock.h"
 #include "rl_repair.h"
@@ -8,6 +9,7 @@
 #include "rl_wait.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -94,9 +96,24 @@ static void ring_supervisor(rl_session *s)
     (void)n;
 }
 
+/* Debug builds look at every invariant now and then: always would make each section O(tables). */
+static void check_now_and_then(rl_session *s)
+{
+#ifdef RL_CHECKS
+    if (atomic_fetch_add_explicit(&s->sections, 1, memory_order_relaxed) % RL_CHECK_EVERY) return;
+    const char *broken = rl_check_modules(&s->map);
+    if (broken == NULL) return;
+    dprintf(STDERR_FILENO, "ray_lite: broken invariant: %s\n", broken);
+    abort();
+#else
+    (void)s;
+#endif
+}
+
 void rl_leave(rl_section *section)
 {
     rl_session *s = section->s;
+    check_now_and_then(s);
     rl_lock_release(&s->map.control->lock);
     for (uint32_t w = 0; w < RL_SLOT_WORDS; w++) {
         for (uint64_t bits = section->ring[w]; bits; bits &= bits - 1) {

@@ -28,6 +28,7 @@ typedef struct rl_session {
     _Atomic uint32_t *local;     /* [objects.capacity]: references that this process holds */
     _Atomic uint8_t *warm;       /* one bit a 64 KiB of DATA: in this process's page table */
     _Atomic uint32_t blocked;    /* threads of this process that wait while it runs a task */
+    _Atomic uint32_t sections;   /* entered so far; counted by debug builds only */
     _Atomic uint32_t interrupts; /* bumped to make every wait of this process return EINTR */
 } rl_session;
 
@@ -41,6 +42,8 @@ enum {
     RL_OP_JANITOR,
     RL_OP_CHECK,
 };
+
+enum { RL_CHECK_EVERY = 256 }; /* sections between two checks of a debug build */
 
 /* One exclusive section over the session's shared state. */
 typedef struct rl_section {

@@ -86,6 +86,7 @@ cdef extern from "rl_wait.h" nogil:
 
 cdef extern from "rl_slot.h" nogil:
     int rl_slot_release(rl_session *s, uint32_t index)
+    uint32_t rl_slot_find(const rl_session *s, uint32_t pid)
 
 cdef extern from "rl_arena.h" nogil:
     ctypedef struct rl_arena_usage:

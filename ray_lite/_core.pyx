@@ -537,6 +537,11 @@ cdef class Session:
             rc = rl_slot_release(&self.s, slot)
         check(rc)
 
+    def find_slot(self, uint32_t pid):
+        """Return the slot of process `pid`, alive or half left; None if it has none."""
+        cdef uint32_t slot = rl_slot_find(&self.s, pid)
+        return None if slot == RL_NIL else slot
+
     def slots(self):
         """Return [(slot, pid, role, blocked)] of the live processes."""
         result = []

@@ -63,8 +63,12 @@ def _parent_of(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[1])
 
 
-def give_back(core: _core.Session, pid: int) -> None:
-    """Release the slot of a dead process, if it had got one."""
-    for slot, owner, _, _ in core.slots():
-        if owner == pid:
-            core.release_slot(slot)
+def give_back(core: _core.Session, pid: int) -> bool:
+    """Release the slot of a dead process; returns whether it had one.
+
+    Also a slot that it died in the middle of leaving.
+    """
+    slot = core.find_slot(pid)
+    if slot is not None:
+        core.release_slot(slot)
+    return slot is not None

@@ -127,7 +127,12 @@ class Returns:
             length = len(values)
             items = iter(values)
         except TypeError as error:
-            self._fail(self._envelope(error))
+            refusal = TypeError(
+                f"Task {self._name} has num_returns={self._job.nreturns} and must return so many "
+                f"values, as a list or a generator; it returned one {type(values).__name__} "
+                f"({error})"
+            )
+            self._fail(self._envelope(refusal))
             return
         if length != self._job.nreturns:
             self._fail(self._wrong_count(length))

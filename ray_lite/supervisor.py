@@ -110,9 +110,8 @@ class Supervisor:
         """See what has happened in shared memory since the last look."""
         self._core.clear_bell()
         for _, pid, role, _ in self._core.slots():
-            if role == _core.ROLE_WORKER and pid not in self._joined:
-                self._joined.add(pid)
-                self._decide(sched.Joined(pid))
+            if role == _core.ROLE_WORKER:
+                self._welcome(pid)
         load = self._core.load()
         if load["stranded"]:
             self._judge_stranded()
@@ -123,6 +122,12 @@ class Supervisor:
                 load["runnable"], load["workers"], load["idle"], load["blocked"], load["infeasible"]
             )
         )
+
+    def _welcome(self, pid: int) -> None:
+        """A worker has joined; the scheduler is told once."""
+        if pid not in self._joined:
+            self._joined.add(pid)
+            self._decide(sched.Joined(pid))
 
     def _decide(self, event: sched.Event) -> None:
         self._carry_out(self._scheduler.handle(event))
@@ -203,7 +208,8 @@ class Supervisor:
         _, status = os.waitpid(pid, 0)
         self._cause = janitor.describe_status(pid, status)
         janitor.sweep(pid, keep={self._log_pid, *self._workers.values()})
-        janitor.give_back(self._core, pid)
+        if janitor.give_back(self._core, pid) or status == 0:
+            self._welcome(pid)  # it may have come and gone between two looks
         self._joined.discard(pid)
         self._decide(sched.Exited(pid))
         self._judge_stranded()

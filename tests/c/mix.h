@@ -11,7 +11,14 @@
 
 #include <sched.h>
 
-enum { MIX_HELD = 24, MIX_BOARD = 32, MIX_CLASSES = 4, MIX_RETURNS = 18, MIX_STREAMS = 3, MIX_CUSTOM = 1 };
+enum {
+    MIX_HELD = 24,
+    MIX_BOARD = 32,
+    MIX_CLASSES = 4,
+    MIX_RETURNS = 18,
+    MIX_STREAMS = 3,
+    MIX_CUSTOM = 1
+};
 
 /* Handles that actors show each other: how a pickled reference travels. */
 typedef struct mix_board {
@@ -227,7 +234,7 @@ static inline void mix_submit(mix_actor *a)
     uint32_t class_;
     int err = rl_class_intern(&a->s, mix_demands[rng_below(&a->rng, MIX_CLASSES)], &class_);
     CHECK_EQ(err, 0);
-    rl_handle refs[MIX_RETURNS], returns[MIX_RETURNS];
+    rl_handle refs[MIX_RETURNS], returns[MIX_RETURNS], stream;
     uint32_t nrefs = mix_pick_some(a, refs, rng_below(&a->rng, 8) ? 3 : MIX_RETURNS);
     mix_args args = {.seed = rng_next(&a->rng) | 1, .nreturns = rng_below(&a->rng, 4)};
     if (rng_below(&a->rng, 16) == 0) args.nreturns = MIX_RETURNS;
@@ -240,9 +247,15 @@ static inline void mix_submit(mix_actor *a)
                     .ndeps = rng_below(&a->rng, nrefs + 1),
                     .nbytes = sizeof args,
                     .bytes = &args,
-                    .args = {.index = RL_NIL}};
-    err = rl_task_submit(&a->s, &spec, returns, NULL);
+                    .args = {.index = RL_NIL},
+                    .max_retries = (int32_t)rng_below(&a->rng, 2),
+                    .streams = a->nstreams < MIX_STREAMS && rng_below(&a->rng, 4) == 0,
+                    .stream_limit = rng_below(&a->rng, 2) * 8};
+    err = rl_task_submit(&a->s, &spec, returns, &stream);
     MIX_ALLOW(err, RL_ETABLE);
+    if (!err && spec.streams) {
+        a->streams[a->nstreams++] = (mix_stream){.h = stream, .seed = args.seed};
+    }
     for (uint32_t k = 0; k < args.nreturns && !err; k++) {
         mix_keep(a, returns[k], mix_return_seed(args.seed, k));
     }
@@ -283,6 +296,63 @@ static inline void mix_look_at_refs(mix_actor *a, const rl_job *job)
     }
 }
 
+/* Take some items of a stream, in order and each as it should be; let go of it at its end, or
+ * before. */
+static inline void mix_consume(mix_actor *a)
+{
+    if (a->nstreams == 0) return;
+    uint32_t k = rng_below(&a->rng, a->nstreams);
+    mix_stream *st = &a->streams[k];
+    int err = 0;
+    for (uint32_t n = rng_below(&a->rng, 8) + 1; n > 0 && !err; n--) {
+        rl_handle item;
+        err = rl_stream_next(&a->s, st->h, &item);
+        MIX_ALLOW(err, RL_EAGAIN, RL_EEND);
+        if (err) break;
+        uint64_t expected = mix_item_seed(st->seed, st->taken++);
+        mix_verify(a, item, expected);
+        mix_keep(a, item, expected);
+    }
+    if (err != RL_EEND && rng_below(&a->rng, 16)) return;
+    rl_stream_release(&a->s, st->h);
+    a->streams[k] = a->streams[--a->nstreams];
+}
+
+/* A second attempt finds what the first has stored, and goes on from there. */
+static inline uint32_t mix_look_at_log(mix_actor *a, const rl_job *job, uint64_t seed)
+{
+    uint64_t fingerprints[64];
+    uint32_t produced = rl_stream_produced(&a->s, job->stream);
+    CHECK(produced <= mix_stream_length(seed));
+    if (job->max_retries == 0) return produced;
+    CHECK_EQ(rl_stream_log(&a->s, job->stream, fingerprints, produced), 0);
+    for (uint32_t i = 0; i < produced; i++) {
+        if (fingerprints[i] != mix_item_seed(seed, i)) FAIL("wrong fingerprint of item %u", i);
+    }
+    return produced;
+}
+
+/* Yield the items of the task's stream, while there is room and somebody who wants them. */
+static inline void mix_yield(mix_actor *a, const rl_job *job, uint64_t seed)
+{
+    uint32_t length = mix_stream_length(seed);
+    int err = 0;
+    for (uint32_t i = mix_look_at_log(a, job, seed); i < length && !err; i++) {
+        uint8_t bytes[RL_INLINE];
+        uint64_t item = mix_item_seed(seed, i);
+        rl_value v;
+        err = value_make(&a->s, mix_size(item), item, bytes, &v);
+        MIX_ALLOW(err, RL_EFULL);
+        if (err) return;
+        err = rl_stream_append(&a->s, job->task, &v);
+        MIX_ALLOW(err, RL_EAGAIN, RL_ETABLE);
+        if (err && v.block != RL_NIL) CHECK_EQ(rl_arena_abandon(&a->s, v.block), 0);
+        if (rng_below(&a->rng, 64)) continue;
+        int waited = rl_stream_wait_room(&a->s, job->stream, rl_now_ns() + 20 * INT64_C(1000));
+        MIX_ALLOW(waited, RL_ETIMEDOUT, EINTR);
+    }
+}
+
 /* Run the task that was taken to its end. */
 static inline void mix_run(mix_actor *a, const rl_job *job)
 {
@@ -296,6 +366,7 @@ static inline void mix_run(mix_actor *a, const rl_job *job)
         CHECK_EQ(rl_task_strand(&a->s, job->task), 0);
         return;
     }
+    if (job->stream.index != RL_NIL) mix_yield(a, job, args.seed);
     rl_handle returns[MIX_RETURNS];
     CHECK_EQ(rl_task_returns(&a->s, job->task, returns, job->nreturns), 0);
     int joined = (int)rng_below(&a->rng, 2);
@@ -334,8 +405,9 @@ typedef struct mix_act {
 } mix_act;
 
 static const mix_act mix_acts[] = {
-    {mix_put, 36},  {mix_read, 28}, {mix_hold_twice, 10}, {mix_release, 30}, {mix_show, 8},
-    {mix_find, 12}, {mix_wait, 3},  {mix_abandon, 12},    {mix_submit, 24},  {mix_work, 32},
+    {mix_put, 36},    {mix_read, 28}, {mix_hold_twice, 10}, {mix_release, 30},
+    {mix_show, 8},    {mix_find, 12}, {mix_wait, 3},        {mix_abandon, 12},
+    {mix_submit, 24}, {mix_work, 32}, {mix_consume, 20},
 };
 
 static inline void mix_step(mix_actor *a)
@@ -352,6 +424,7 @@ static inline void mix_step(mix_actor *a)
 static inline void mix_let_go(mix_actor *a)
 {
     while (a->nheld > 0) rl_object_release(&a->s, a->held[--a->nheld].h);
+    while (a->nstreams > 0) rl_stream_release(&a->s, a->streams[--a->nstreams].h);
 }
 
 /* ---- the supervisor's part ---- */

@@ -112,6 +112,31 @@ static void play_tasks(scene *sc, rl_session *s)
     rl_object_release(s, second[0]);
 }
 
+/* A stream: filled, read in part, and let go of while its task still runs. */
+static void play_stream(scene *sc, rl_session *s)
+{
+    rl_handle out, stream, item;
+    rl_job job;
+    rl_spec spec = rig_spec(&sc->r, 1, &sc->object, 1);
+    spec.streams = 1;
+    spec.max_retries = 1;
+    CHECK_EQ(rl_task_submit(s, &spec, &out, &stream), 0);
+    CHECK_EQ(rl_task_take(s, rl_now_ns(), &job), 0);
+    for (uint32_t i = 0; i < NREFS; i++) {
+        uint8_t bytes[RL_INLINE];
+        rl_value v;
+        CHECK_EQ(value_make(s, i % 2 ? 8 : 2000, i, bytes, &v), 0);
+        CHECK_EQ(rl_stream_append(s, job.task, &v), 0);
+    }
+    for (uint32_t i = 0; i < NREFS - 3; i++) {
+        CHECK_EQ(rl_stream_next(s, stream, &item), 0);
+        rl_object_release(s, item);
+    }
+    rl_stream_release(s, stream);
+    finish(s, &job, 16);
+    rl_object_release(s, out);
+}
+
 static int play(void *argument)
 {
     scene *sc = argument;
@@ -121,6 +146,7 @@ static int play(void *argument)
     play_arena(&s);
     play_objects(sc, &s);
     play_tasks(sc, &s);
+    play_stream(sc, &s);
     CHECK_EQ(rl_session_leave(&s), 0);
     return 0;
 }

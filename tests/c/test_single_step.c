@@ -168,6 +168,46 @@ static void block_and_unblock(scene *sc)
     rl_task_unblock(&sc->child);
 }
 
+static void append(scene *sc)
+{
+    uint8_t bytes[RL_INLINE];
+    rl_value v;
+    CHECK_EQ(value_make(&sc->child, 200, 5, bytes, &v), 0);
+    CHECK_EQ(rl_stream_append(&sc->child, sc->job.task, &v), 0);
+}
+
+/* The child submits a task with a stream, and takes it after the one of the parent. */
+static void submit_stream(scene *sc)
+{
+    rl_handle returns[NRETURNS];
+    rl_spec spec = rig_spec(&sc->r, NRETURNS, NULL, 0);
+    spec.streams = 1;
+    spec.max_retries = 1;
+    join(sc);
+    CHECK_EQ(rl_task_submit(&sc->child, &spec, returns, &sc->mine), 0);
+    take(sc);
+    strand(sc);
+    take(sc);
+}
+
+static void append_once(scene *sc)
+{
+    submit_stream(sc);
+    append(sc);
+}
+
+static void next_item(scene *sc)
+{
+    rl_handle item;
+    CHECK_EQ(rl_stream_next(&sc->child, sc->mine, &item), 0);
+    rl_object_release(&sc->child, item);
+}
+
+static void release_stream(scene *sc)
+{
+    rl_stream_release(&sc->child, sc->mine);
+}
+
 static const operation operations[] = {
     {"join", NULL, join},
     {"leave", put_two, leave},
@@ -182,6 +222,9 @@ static const operation operations[] = {
     {"finish", return_first, finish},
     {"strand", join_and_take, strand},
     {"block, unblock", join_and_take, block_and_unblock},
+    {"append to a stream", submit_stream, append},
+    {"next of a stream", append_once, next_item},
+    {"release of a stream", append_once, release_stream},
 };
 
 /* ---- the scene ---- */
