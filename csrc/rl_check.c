@@ -95,6 +95,7 @@ int rl_check(rl_session *s, const char **broken)
     int err = rl_enter(s, &section, RL_OP_CHECK);
     if (!err) {
         *broken = rl_check_modules(&s->map);
+        if (!*broken) *broken = rl_object_check_reachable(&s->map);
         if (!*broken) *broken = check_names(&s->map, names);
         if (!*broken) *broken = check_slots(&s->map);
         rl_leave(&section);

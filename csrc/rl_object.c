@@ -692,6 +692,14 @@ static const char *check_sealed_blocks(const rl_mapping *m)
     return NULL;
 }
 
+const char *rl_object_check_reachable(const rl_mapping *m)
+{
+    for (uint32_t i = 0; i < m->control->objects.high_water; i++) {
+        if (unreachable(&m->objects[i])) return "object: nobody can reach it, yet it lives (O1)";
+    }
+    return NULL;
+}
+
 /* `names` is recounted by rl_check.c, which sees all owners. */
 const char *rl_object_check(const rl_mapping *m)
 {
@@ -707,7 +715,6 @@ const char *rl_object_check(const rl_mapping *m)
             continue;
         }
         nreports += (atomic_load_explicit(&o->flags, memory_order_relaxed) & RL_OBJECT_REPORT) != 0;
-        if (unreachable(o)) return "object: nobody can reach it, yet it lives (O1)";
         if (state == RL_OBJECT_PENDING && !rl_task_produces(m, producer_of(o), i)) {
             return "object: pending without a producer (O5)";
         }

@@ -120,5 +120,8 @@ void rl_object_rebuild_names(rl_mapping *m);
 void rl_object_rebuild_end(rl_section *section);
 
 const char *rl_object_check(const rl_mapping *m);
+/* O1, which does not hold for the moment in which a live process has cleared the last bit and has
+ * not entered the section in which it frees. */
+const char *rl_object_check_reachable(const rl_mapping *m);
 
 #endif

@@ -100,7 +100,8 @@ static void ring_supervisor(rl_session *s)
 static void check_now_and_then(rl_session *s)
 {
 #ifdef RL_CHECKS
-    if (atomic_fetch_add_explicit(&s->sections, 1, memory_order_relaxed) % RL_CHECK_EVERY) return;
+    uint32_t n = atomic_fetch_add_explicit(&s->sections, 1, memory_order_relaxed) + 1;
+    if (n % RL_CHECK_EVERY) return;
     const char *broken = rl_check_modules(&s->map);
     if (broken == NULL) return;
     dprintf(STDERR_FILENO, "ray_lite: broken invariant: %s\n", broken);

@@ -21,7 +21,7 @@ static int is_live(const rl_stream *t)
 
 static rl_stream *find(const rl_mapping *m, rl_handle h)
 {
-    if (h.index >= m->control->streams.high_water) return NULL;
+    if (h.index >= m->control->streams.capacity) return NULL;
     rl_stream *t = &m->streams[h.index];
     return is_live(t) && atomic_load_explicit(&t->gen, memory_order_acquire) == h.gen ? t : NULL;
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import MIB, Attempts, Belongings, Gate, count_attempts, eventually, leaks_since
+from support import MIB, Attempts, Belongings, Gate, Output, count_attempts, eventually, leaks_since
 
 import ray_lite
 from ray_lite import session as sessions
@@ -119,8 +119,14 @@ def check_for_leaks(node: Any, ignore: tuple[str, ...]) -> Iterator[None]:
 
 
 @pytest.fixture
+def printed(tmp_path: Path) -> Output:
+    """What the fixture `session` prints."""
+    return Output(tmp_path)
+
+
+@pytest.fixture
 def session(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, printed: Output
 ) -> Iterator[Connection]:
     """A session for one test, sound and empty again at its end.
 
@@ -129,7 +135,8 @@ def session(
     mark = request.node.get_closest_marker("session")
     options = SESSION | (mark.kwargs if mark else {})
     monkeypatch.setattr(sessions, "STORE_PATIENCE", options.pop("patience", 10.0))
-    ray_lite.init(**options)
+    with printed.redirected():
+        ray_lite.init(**options)
     connection = sessions.current()
     assert connection is not None
     yield weakref.proxy(connection)  # pytest keeps what a fixture gave until after the leak check

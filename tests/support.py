@@ -4,16 +4,16 @@ Owns the picture of a process's belongings that the leak check compares, and the
 polling. It must not know what is tested.
 """
 
+import contextlib
 import gc
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import pytest
 from conformance.support import MIB, Attempts, Gate, count_attempts
 
 __all__ = [
@@ -179,25 +179,41 @@ def leaks_since(
 
 
 class Output:
-    """What reaches stdout and stderr of this process, gathered until it is complete.
+    """What a session prints: a session that starts while `redirected` writes to two files.
 
     Args:
-        capture: The capfd fixture, requested before the session: the session's log process keeps
-            the descriptors that it was born with.
+        directory: For the files.
     """
 
-    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
-        self._capture = capture
-        self.out = ""
-        self.err = ""
+    def __init__(self, directory: Path) -> None:
+        self._paths = directory / "printed-out", directory / "printed-err"
+        for path in self._paths:
+            path.touch()
 
-    def read(self) -> "Output":
-        """Take what has come by now."""
-        out, err = self._capture.readouterr()
-        self.out += out
-        self.err += err
-        return self
+    @contextlib.contextmanager
+    def redirected(self) -> Iterator[None]:
+        """Lend the descriptors 1 and 2 of this process to the files, to be inherited."""
+        saved = [os.dup(fd) for fd in (1, 2)]
+        try:
+            for fd, path in enumerate(self._paths, 1):
+                with path.open("ab") as file:
+                    os.dup2(file.fileno(), fd)
+            yield
+        finally:
+            for fd, old in enumerate(saved, 1):
+                os.dup2(old, fd)
+                os.close(old)
+
+    @property
+    def out(self) -> str:
+        """What has come on stdout by now; a byte that is not UTF-8 shows as a surrogate."""
+        return self._paths[0].read_text("utf-8", "surrogateescape")
+
+    @property
+    def err(self) -> str:
+        """What has come on stderr by now."""
+        return self._paths[1].read_text("utf-8", "surrogateescape")
 
     def until(self, *texts: str) -> bool:
         """Wait until all `texts` have come, on either stream."""
-        return eventually(lambda: all(text in self.read().out + self.err for text in texts))
+        return eventually(lambda: all(text in self.out + self.err for text in texts))

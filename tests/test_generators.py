@@ -854,7 +854,7 @@ def test_generator_finally_runs_after_an_extra_value(
 
 
 def test_generator_whose_finally_raises_still_delivers_and_says_so(
-    capfd: pytest.CaptureFixture[str], session: Connection
+    session: Connection, printed: Output
 ) -> None:
     @ray.remote(num_returns=2)
     def generate():
@@ -867,11 +867,11 @@ def test_generator_whose_finally_raises_still_delivers_and_says_so(
     assert ray.get(refs[0]) == 0
     with pytest.raises(ValueError):
         ray.get(refs[1])
-    assert Output(capfd).until("generate was closed", "while closing")
+    assert printed.until("generate was closed", "while closing")
 
 
 def test_generator_that_refuses_to_close_still_delivers(
-    capfd: pytest.CaptureFixture[str], session: Connection
+    session: Connection, printed: Output
 ) -> None:
     @ray.remote(num_returns=1)
     def generate():
@@ -883,7 +883,7 @@ def test_generator_that_refuses_to_close_still_delivers(
 
     with pytest.raises(ValueError, match="more than"):
         ray.get(generate.remote())
-    assert Output(capfd).until("ignored GeneratorExit")
+    assert printed.until("ignored GeneratorExit")
 
 
 # ---- sources ----
@@ -966,7 +966,7 @@ def test_generator_and_list_twin_are_interchangeable_when_the_count_is_right(
 
 
 def test_generator_with_num_returns_zero_prints_its_values_and_its_error(
-    capfd: pytest.CaptureFixture[str], session: Connection
+    session: Connection, printed: Output
 ) -> None:
     @ray.remote(num_returns=0)
     def shout():
@@ -975,39 +975,37 @@ def test_generator_with_num_returns_zero_prints_its_values_and_its_error(
         raise KeyError("nobody hears")
 
     assert shout.remote() is None
-    output = Output(capfd)
-    assert output.until("nobody hears", "yielded 2 values")
-    lines = [line for line in output.err.splitlines() if "yielded 2 values" in line]
+    assert printed.until("nobody hears", "yielded 2 values")
+    lines = [line for line in printed.err.splitlines() if "yielded 2 values" in line]
     assert lines[0].startswith("(shout pid=")
-    assert output.out == ""
+    assert printed.out == ""
 
 
 def test_function_with_num_returns_zero_that_raises_prints_its_error(
-    capfd: pytest.CaptureFixture[str], session: Connection
+    session: Connection, printed: Output
 ) -> None:
     @ray.remote(num_returns=0)
     def shout():
         raise KeyError("nobody hears")
 
     shout.remote()
-    output = Output(capfd)
-    assert output.until("KeyError: 'nobody hears'")
-    assert "(shout pid=" in output.err
+    assert printed.until("KeyError: 'nobody hears'")
+    assert "(shout pid=" in printed.err
 
 
 def test_function_with_num_returns_zero_whose_worker_dies_prints_that(
-    capfd: pytest.CaptureFixture[str], session: Connection
+    session: Connection, printed: Output
 ) -> None:
     @ray.remote(num_returns=0, max_retries=0)
     def vanish():
         die()
 
     vanish.remote()
-    assert Output(capfd).until("Task vanish ended with its worker", "SIGKILL")
+    assert printed.until("Task vanish ended with its worker", "SIGKILL")
 
 
 def test_generator_error_whose_ref_died_unasked_is_printed(
-    capfd: pytest.CaptureFixture[str], session: Connection
+    session: Connection, printed: Output
 ) -> None:
     @ray.remote(num_returns=2)
     def generate():
@@ -1018,12 +1016,10 @@ def test_generator_error_whose_ref_died_unasked_is_printed(
     assert ray.get(refs[0]) == 0
     ray.wait(refs[1:])
     del refs
-    assert Output(capfd).until("Unhandled error", "nobody asked")
+    assert printed.until("Unhandled error", "nobody asked")
 
 
-def test_error_that_was_asked_for_is_not_printed(
-    capfd: pytest.CaptureFixture[str], session: Connection
-) -> None:
+def test_error_that_was_asked_for_is_not_printed(session: Connection, printed: Output) -> None:
     @ray.remote
     def fail(text):
         raise KeyError(text)
@@ -1031,13 +1027,12 @@ def test_error_that_was_asked_for_is_not_printed(
     with pytest.raises(KeyError):
         ray.get(fail.remote("asked for"))
     fail.remote("not asked for")
-    output = Output(capfd)
-    assert output.until("not asked for")
-    assert "'asked for'" not in output.err
+    assert printed.until("not asked for")
+    assert "'asked for'" not in printed.err
 
 
 def test_dynamic_error_whose_ref_died_unasked_is_printed(
-    capfd: pytest.CaptureFixture[str], session: Connection
+    session: Connection, printed: Output
 ) -> None:
     @ray.remote(num_returns="dynamic")
     def generate():
@@ -1045,14 +1040,15 @@ def test_dynamic_error_whose_ref_died_unasked_is_printed(
         raise KeyError("nobody asked")
 
     assert len(ray.get(generate.remote())) == 2
-    assert Output(capfd).until("Unhandled error", "nobody asked")
+    assert printed.until("Unhandled error", "nobody asked")
 
 
 def test_unhandled_errors_are_not_printed_when_the_environment_says_so(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    printed: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    ray.init(num_cpus=1, object_store_memory=100 * MIB)
+    with printed.redirected():
+        ray.init(num_cpus=1, object_store_memory=100 * MIB)
     try:
 
         @ray.remote
@@ -1067,9 +1063,8 @@ def test_unhandled_errors_are_not_printed_when_the_environment_says_so(
         ray.wait([ref])
         del ref
         vanish.remote()
-        output = Output(capfd)
         # The supervisor prints in the order in which things happened.
-        assert output.until("Task vanish ended")
+        assert printed.until("Task vanish ended")
     finally:
         ray.shutdown()
-    assert "nobody asked" not in output.read().err
+    assert "nobody asked" not in printed.err

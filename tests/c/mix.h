@@ -332,8 +332,9 @@ static inline uint32_t mix_look_at_log(mix_actor *a, const rl_job *job, uint64_t
     return produced;
 }
 
-/* Yield the items of the task's stream, while there is room and somebody who wants them. */
-static inline void mix_yield(mix_actor *a, const rl_job *job, uint64_t seed)
+/* Yield the items of the task's stream, while there is room and somebody who wants them. Returns 1
+ * if the attempt ended in the midst of it. */
+static inline int mix_yield(mix_actor *a, const rl_job *job, uint64_t seed)
 {
     uint32_t length = mix_stream_length(seed);
     int err = 0;
@@ -343,14 +344,19 @@ static inline void mix_yield(mix_actor *a, const rl_job *job, uint64_t seed)
         rl_value v;
         err = value_make(&a->s, mix_size(item), item, bytes, &v);
         MIX_ALLOW(err, RL_EFULL);
-        if (err) return;
+        if (err) return 0;
         err = rl_stream_append(&a->s, job->task, &v);
         MIX_ALLOW(err, RL_EAGAIN, RL_ETABLE);
         if (err && v.block != RL_NIL) CHECK_EQ(rl_arena_abandon(&a->s, v.block), 0);
+        if (rng_below(&a->rng, 64) == 0) {
+            CHECK_EQ(rl_task_strand(&a->s, job->task), 0);
+            return 1;
+        }
         if (rng_below(&a->rng, 64)) continue;
         int waited = rl_stream_wait_room(&a->s, job->stream, rl_now_ns() + 20 * INT64_C(1000));
         MIX_ALLOW(waited, RL_ETIMEDOUT, EINTR);
     }
+    return 0;
 }
 
 /* Run the task that was taken to its end. */
@@ -366,7 +372,7 @@ static inline void mix_run(mix_actor *a, const rl_job *job)
         CHECK_EQ(rl_task_strand(&a->s, job->task), 0);
         return;
     }
-    if (job->stream.index != RL_NIL) mix_yield(a, job, args.seed);
+    if (job->stream.index != RL_NIL && mix_yield(a, job, args.seed)) return;
     rl_handle returns[MIX_RETURNS];
     CHECK_EQ(rl_task_returns(&a->s, job->task, returns, job->nreturns), 0);
     int joined = (int)rng_below(&a->rng, 2);
