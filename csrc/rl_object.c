@@ -659,7 +659,9 @@ void rl_object_rebuild_end(rl_section *section)
     for (uint32_t i = c->objects.high_water; i-- > 0;) {
         rl_object *o = &m->objects[i];
         uint32_t state = state_of(o);
-        if (state == RL_OBJECT_FREEING) {
+        /* Its submitter died before the task was committed; nobody else knows of it (O5). */
+        int orphan = state == RL_OBJECT_PENDING && producer_of(o) == RL_NIL;
+        if (state == RL_OBJECT_FREEING || orphan) {
             clear_record(o);
             atomic_store_explicit(&o->state, RL_OBJECT_FREE, memory_order_release);
             state = RL_OBJECT_FREE;
@@ -695,7 +697,11 @@ static const char *check_sealed_blocks(const rl_mapping *m)
 const char *rl_object_check_reachable(const rl_mapping *m)
 {
     for (uint32_t i = 0; i < m->control->objects.high_water; i++) {
-        if (unreachable(&m->objects[i])) return "object: nobody can reach it, yet it lives (O1)";
+        const rl_object *o = &m->objects[i];
+        if (unreachable(o)) return "object: nobody can reach it, yet it lives (O1)";
+        if (state_of(o) == RL_OBJECT_PENDING && !rl_task_produces(m, producer_of(o), i)) {
+            return "object: pending without a producer (O5)";
+        }
     }
     return NULL;
 }
@@ -715,9 +721,6 @@ const char *rl_object_check(const rl_mapping *m)
             continue;
         }
         nreports += (atomic_load_explicit(&o->flags, memory_order_relaxed) & RL_OBJECT_REPORT) != 0;
-        if (state == RL_OBJECT_PENDING && !rl_task_produces(m, producer_of(o), i)) {
-            return "object: pending without a producer (O5)";
-        }
         if (state == RL_OBJECT_SEALED && o->block != RL_NIL &&
             atomic_load_explicit(&m->blocks[o->block].tag, memory_order_relaxed) !=
                 (RL_BLOCK_SEALED | i)) {

@@ -121,7 +121,8 @@ void rl_object_rebuild_end(rl_section *section);
 
 const char *rl_object_check(const rl_mapping *m);
 /* O1, which does not hold for the moment in which a live process has cleared the last bit and has
- * not entered the section in which it frees. */
+ * not entered the section in which it frees; and O5, which does not hold between a death within a
+ * submit and the janitor's round. */
 const char *rl_object_check_reachable(const rl_mapping *m);
 
 #endif

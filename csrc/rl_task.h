@@ -16,8 +16,7 @@
  *            younger tasks may no longer use the resources that it lacks: a task that wants many
  *            CPUs is not starved by small ones.
  * CRASHES    submit: return objects PENDING, lists, then COMMIT state = WAITING or READY; before
- *            it the return objects are held by the dead submitter alone, and the janitor frees
- *            them. claim: COMMIT state = CLAIMED | slot. finish: COMMIT state = FREEING, then
+ *            it the return objects have no producer, and rebuild frees them. claim: COMMIT state = CLAIMED | slot. finish: COMMIT state = FREEING, then
  *            names are dropped, generation raised, COMMIT state = FREE; rebuild finishes it.
  *            A worker killed after the seal and before the finish has left a stranded task all of
  *            whose returns are sealed: the supervisor finishes it, nothing runs twice.

@@ -1,4 +1,4 @@
-"""What the tests of the Python layer share: what this process owns, and how to wait for it to change.
+"""What the tests of the Python layer share: what a process owns, prints, and waits for.
 
 Owns the picture of a process's belongings that the leak check compares, and the one bounded way of
 polling. It must not know what is tested.
@@ -164,15 +164,16 @@ def leaks_since(
         ignore: Kinds that do not count, by the names of Belongings' fields.
         patience: Seconds that processes and threads are given to end.
     """
-    left: list[str] = []
 
-    def settled() -> bool:
+    def left() -> list[str]:
         found = Belongings.now().more_than(before)
-        left[:] = [line for line in found if line.partition(":")[0] not in ignore]
-        return not left or not gc.collect() and False
+        return [line for line in found if line.partition(":")[0] not in ignore]
 
-    eventually(settled, patience)
-    return left
+    if not left():
+        return []
+    gc.collect()  # a traceback may hold what the test had
+    eventually(lambda: not left(), patience)
+    return left()
 
 
 # ---- what processes print ----

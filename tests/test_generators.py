@@ -484,8 +484,7 @@ def test_generator_that_crashes_at_every_attempt_fails_what_never_came(
     @ray.remote(num_returns=4, max_retries=2)
     def generate():
         attempt = begin()
-        for i in range(attempt):
-            yield i
+        yield from range(attempt)
         die()
 
     refs = generate.remote()
@@ -840,8 +839,7 @@ def test_generator_finally_runs_after_an_extra_value(
     @ray.remote
     def generate(path):
         try:
-            for i in range(n + 5):
-                yield i
+            yield from range(n + 5)
         finally:
             pass_through(path)
 

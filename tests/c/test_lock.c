@@ -217,6 +217,9 @@ static void test_stopped_owner_that_is_killed_is_repaired_after(void)
 
 /* ---- the lock of a session ---- */
 
+/* What a stray write could do within the section, or NULL. */
+static void (*scribble)(rl_mapping *);
+
 static int die_in_section(void *argument)
 {
     rig *r = argument;
@@ -224,6 +227,7 @@ static int die_in_section(void *argument)
     rl_section section;
     rig_join(r, &s);
     CHECK_EQ(rl_enter(&s, &section, RL_OP_ARENA), 0);
+    if (scribble) scribble(&r->map);
     raise(SIGKILL);
     return 1;
 }
@@ -250,40 +254,31 @@ static void test_session_goes_on_after_a_death_in_a_section(void)
     rig_drop(&r);
 }
 
-/* What a stray write could do; repair must tell, not follow it. */
-static int scribble_offset(void *argument)
+static void scribble_offset(rl_mapping *m)
 {
-    rig *r = argument;
-    r->map.blocks[1].offset += 8;
-    return die_in_section(r);
+    m->blocks[1].offset += 8;
 }
 
-static int scribble_block_of_object(void *argument)
+static void scribble_block_of_object(rl_mapping *m)
 {
-    rig *r = argument;
-    r->map.objects[1].block = UINT32_MAX - 1;
-    return die_in_section(r);
+    m->objects[1].block = UINT32_MAX - 1;
 }
 
-static int scribble_two_objects_one_block(void *argument)
+static void scribble_two_objects_one_block(rl_mapping *m)
 {
-    rig *r = argument;
-    r->map.objects[1].block = r->map.objects[2].block;
-    return die_in_section(r);
+    m->objects[1].block = m->objects[2].block;
 }
 
-static int scribble_first_block(void *argument)
+static void scribble_first_block(rl_mapping *m)
 {
-    rig *r = argument;
-    atomic_store(&r->map.blocks[0].tag, RL_BLOCK_UNUSED);
-    return die_in_section(r);
+    atomic_store(&m->blocks[0].tag, RL_BLOCK_UNUSED);
 }
 
 static void test_repair_of_nonsense_poisons_the_session(void)
 {
-    static int (*const scribblers[])(void *) = {scribble_offset, scribble_block_of_object,
-                                                scribble_two_objects_one_block,
-                                                scribble_first_block};
+    static void (*const scribblers[])(rl_mapping *) = {scribble_offset, scribble_block_of_object,
+                                                       scribble_two_objects_one_block,
+                                                       scribble_first_block};
     for (size_t i = 0; i < sizeof scribblers / sizeof scribblers[0]; i++) {
         rig r;
         rl_handle h[2];
@@ -292,7 +287,8 @@ static void test_repair_of_nonsense_poisons_the_session(void)
         rig_make(&r);
         for (int k = 0; k < 2; k++) CHECK_EQ(value_put(&r.s, 1000, 1, NULL, 0, &h[k]), 0);
         CHECK_EQ(h[1].index, 2);
-        CHECK_EQ(reap(spawn(scribblers[i], &r)), -SIGKILL);
+        scribble = scribblers[i];
+        CHECK_EQ(reap(spawn(die_in_section, &r)), -SIGKILL);
         CHECK_EQ(rl_arena_fill(&r.s, 100, &block), RL_ECORRUPT);
         CHECK_EQ(rl_check(&r.s, &broken), RL_ECORRUPT);
         CHECK_EQ(rl_slot_release(&r.s, 1), RL_ECORRUPT);
@@ -300,6 +296,7 @@ static void test_repair_of_nonsense_poisons_the_session(void)
         rl_session_dispose(&r.s);
         rl_segment_close(&r.map);
     }
+    scribble = NULL;
 }
 
 int main(void)

@@ -169,7 +169,8 @@ static void test_attach_to_another_version_is_refused(void)
     rl_segment_close(&made);
 }
 
-/* On nonsense both may fail; neither may touch memory outside of the segments. */
+/* On nonsense both may fail, and a debug build may stop at a broken invariant; none may touch memory
+ * outside of the segments. */
 static int attach_and_join(void *argument)
 {
     (void)argument;
@@ -218,7 +219,7 @@ static void test_flipped_bits_of_the_constants_never_crash_an_attach(void)
         header[at] ^= (uint8_t)(1u << rng_below(&rng, 8));
         int how = reap(spawn(attach_and_join, NULL));
         header[at] = was;
-        if (how != 0) FAIL("a flip in byte %u ended an attach with %d", at, how);
+        if (how != 0 && how != -SIGABRT) FAIL("a flip in byte %u ended an attach with %d", at, how);
         for (int k = 0; k < RL_MAX_SLOTS; k++) atomic_store(&made.slots[k].state, RL_SLOT_FREE);
     }
     rl_segment_close(&made);
