@@ -191,7 +191,7 @@ typedef struct rl_task {
     _Atomic uint64_t gen;
     _Atomic uint32_t state; /* RL_TASK_* | slot << 8; COMMIT */
     uint32_t attempt;       /* 0 for the first */
-    uint64_t seq;           /* order of submission; queues are in this order */
+    uint64_t seq;           /* order of submission; the generation of its objects */
     uint32_t submitter;     /* slot */
     uint32_t class_;        /* scheduling class */
     uint32_t missing;       /* derived: how many of its dependencies are not sealed yet */
@@ -244,6 +244,7 @@ typedef struct rl_class {
     uint32_t count;      /* derived */
     uint32_t passed;     /* derived: younger tasks that ran before its head */
     uint32_t pad;
+    int64_t reserved_ns; /* derived: until when its head has CPUs kept free for it */
     int64_t demand[RL_MAX_RESOURCES]; /* units */
 } rl_class;
 
@@ -282,6 +283,7 @@ typedef struct rl_control {
                                        every worker has one */
     _Atomic uint32_t bell;          /* 1: the supervisor has been rung and has not looked yet */
     _Atomic uint32_t ended;         /* the session is over: every wait returns RL_EDEAD */
+    uint32_t report_from;  /* where the next of them is looked for first */
     uint32_t reports;               /* derived: failures that nobody read */
     uint32_t stranded;              /* derived: tasks in that state */
     uint32_t workers;               /* derived: live workers */

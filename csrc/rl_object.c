@@ -45,6 +45,11 @@ static uint32_t producer_of(const rl_object *o)
     return atomic_load_explicit(&o->producer, memory_order_relaxed);
 }
 
+int rl_object_is_of(const rl_mapping *m, uint32_t object, uint32_t task)
+{
+    return producer_of(&m->objects[object]) == task;
+}
+
 void rl_object_set_producer(rl_mapping *m, uint32_t object, uint32_t task)
 {
     atomic_store_explicit(&m->objects[object].producer, task, memory_order_relaxed);
@@ -233,7 +238,7 @@ void rl_object_drop_holds(rl_section *section, uint32_t slot)
 
 void rl_object_hold(rl_session *s, rl_handle h)
 {
-    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return;
+    if (rl_is_detached(s)) return;
     pthread_mutex_lock(&s->local_mutex);
     uint32_t had = atomic_fetch_add_explicit(&s->local[h.index], 1, memory_order_relaxed);
     if (had == 0) set_bit(&s->map.objects[h.index], s->slot);
@@ -294,7 +299,7 @@ static void release_shared(rl_session *s, rl_handle h)
 
 void rl_object_release(rl_session *s, rl_handle h)
 {
-    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return;
+    if (rl_is_detached(s)) return;
     rl_object *o = &s->map.objects[h.index];
     int last = 0;
     pthread_mutex_lock(&s->local_mutex);
@@ -348,6 +353,17 @@ static int check_value(const rl_session *s, const rl_value *v)
     uint32_t tag = atomic_load_explicit(&b->tag, memory_order_relaxed);
     if (tag != (RL_BLOCK_FILLING | s->slot)) return RL_EINVAL;
     return v->nbytes <= b->length ? 0 : RL_EINVAL;
+}
+
+int rl_object_check_values(const rl_session *s, const rl_value *values, uint32_t n)
+{
+    uint64_t chunks = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        int err = check_value(s, &values[i]);
+        if (err) return err;
+        chunks += rl_list_chunks(values[i].nrefs);
+    }
+    return chunks <= rl_table_room(&s->map.control->chunks) ? 0 : RL_ETABLE;
 }
 
 /* After the COMMIT of a seal: what is derived from it. */
@@ -477,7 +493,7 @@ static void mark_read(rl_object *o)
 
 int rl_object_read(rl_session *s, rl_handle h, rl_payload *out)
 {
-    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    if (rl_is_detached(s)) return RL_EDEAD;
     if (!valid(s, h)) return RL_ESTALE;
     rl_object *o = &s->map.objects[h.index];
     if (gen_of(o) != h.gen) return RL_ESTALE;
@@ -507,7 +523,7 @@ int rl_object_read(rl_session *s, rl_handle h, rl_payload *out)
 
 int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n)
 {
-    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    if (rl_is_detached(s)) return RL_EDEAD;
     const rl_object *o = &s->map.objects[h.index];
     if (gen_of(o) != h.gen || state_of(o) != RL_OBJECT_SEALED) return RL_ESTALE;
     if (n > o->refs.n) return RL_EINVAL;
@@ -560,11 +576,18 @@ static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, uint8_t *
 int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need, int stop_at_error,
                    int64_t deadline_ns, uint8_t *ready, uint32_t *nready)
 {
-    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    uint32_t interrupts = atomic_load_explicit(&s->interrupts, memory_order_seq_cst);
+    return rl_object_wait_since(s, h, n, need, stop_at_error, deadline_ns, interrupts, ready, nready);
+}
+
+int rl_object_wait_since(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
+                         int stop_at_error, int64_t deadline_ns, uint32_t interrupts,
+                         uint8_t *ready, uint32_t *nready)
+{
+    if (rl_is_detached(s)) return RL_EDEAD;
     for (uint32_t i = 0; i < n; i++) {
         if (h[i].kind == RL_HANDLE_OBJECT && !valid(s, h[i])) return RL_ESTALE;
     }
-    uint32_t interrupts = atomic_load_explicit(&s->interrupts, memory_order_seq_cst);
     for (;;) {
         uint32_t seen = rl_doorbell_read(s);
         scan_result r = scan(s, h, n, ready);
@@ -578,25 +601,40 @@ int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
     }
 }
 
+/* Index of an object that is kept for its report, or RL_NIL. */
+static uint32_t find_report(rl_control *c, const rl_object *objects)
+{
+    if (c->reports == 0) return RL_NIL;
+    for (uint32_t n = 0; n < c->objects.high_water; n++) {
+        uint32_t i = (c->report_from + n) % c->objects.high_water;
+        const rl_object *o = &objects[i];
+        uint32_t flags = atomic_load_explicit(&o->flags, memory_order_relaxed);
+        if (state_of(o) != RL_OBJECT_SEALED || !(flags & RL_OBJECT_REPORT)) continue;
+        c->report_from = i;
+        return i;
+    }
+    return RL_NIL;
+}
+
 int rl_object_take_report(rl_session *s, rl_handle *out)
 {
     rl_mapping *m = &s->map;
     rl_section section;
+    pthread_mutex_lock(&s->local_mutex);
     int err = rl_enter(s, &section, RL_OP_OBJECT);
-    if (err) return err;
-    err = RL_EAGAIN;
-    uint32_t high_water = m->control->reports ? m->control->objects.high_water : 0;
-    for (uint32_t i = 0; i < high_water && err; i++) {
+    if (err) goto unlock;
+    uint32_t i = find_report(m->control, m->objects);
+    if (i == RL_NIL) {
+        err = RL_EAGAIN;
+    } else {
         rl_object *o = &m->objects[i];
-        uint32_t flags = atomic_load_explicit(&o->flags, memory_order_relaxed);
-        if (state_of(o) != RL_OBJECT_SEALED || !(flags & RL_OBJECT_REPORT)) continue;
         atomic_fetch_and_explicit(&o->flags, ~(uint32_t)RL_OBJECT_REPORT, memory_order_relaxed);
         m->control->reports--;
-        atomic_store_explicit(&s->local[i], 1, memory_order_relaxed);
-        *out = rl_object_handle(m, i);
-        err = 0;
+        *out = rl_object_adopt(s, i);
     }
     rl_leave(&section);
+unlock:
+    pthread_mutex_unlock(&s->local_mutex);
     return err;
 }
 
@@ -675,7 +713,9 @@ void rl_object_rebuild_end(rl_section *section)
             o->refs = (rl_list){.head = RL_NIL};
         }
         c->objects_live++;
-        if (atomic_load_explicit(&o->flags, memory_order_relaxed) & RL_OBJECT_REPORT) c->reports++;
+        if (!(atomic_load_explicit(&o->flags, memory_order_relaxed) & RL_OBJECT_REPORT)) continue;
+        c->reports++;
+        if (c->supervisor != RL_NIL) set_bit(o, c->supervisor);
     }
     for (uint32_t i = 0; i < c->objects.high_water; i++) release_one(section, i);
 }

@@ -90,6 +90,12 @@ int rl_object_is_sealed(const rl_session *s, rl_handle h);
 int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need, int stop_at_error,
                    int64_t deadline_ns, uint8_t *ready, uint32_t *nready);
 
+/* The same, EINTR at once if rl_session_interrupt() was called since s->interrupts was read as
+ * `interrupts`: for who makes up the list before. */
+int rl_object_wait_since(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
+                         int stop_at_error, int64_t deadline_ns, uint32_t interrupts,
+                         uint8_t *ready, uint32_t *nready);
+
 /* Supervisor: take one failure that nobody read; RL_EAGAIN when there is none. The caller holds it
  * (release it once printed). */
 int rl_object_take_report(rl_session *s, rl_handle *out);
@@ -100,12 +106,15 @@ rl_handle rl_object_handle(const rl_mapping *m, uint32_t object);
 /* A new PENDING object, return value `number` (from 1) of task `producer`, held once by this
  * process. RL_NIL: table full. */
 uint32_t rl_object_make_pending(rl_session *s, uint32_t producer, uint64_t gen, uint32_t number);
+int rl_object_is_of(const rl_mapping *m, uint32_t object, uint32_t task);
 void rl_object_set_producer(rl_mapping *m, uint32_t object, uint32_t task);
 /* A new SEALED object that nobody holds or names yet, item `number` of a stream. */
 int rl_object_make_item(rl_section *section, const rl_value *value, uint64_t gen, uint32_t number,
                         uint32_t *out);
-/* This process's reference to an object that something names. */
+/* This process's reference to an object that something names; under local_mutex. */
 rl_handle rl_object_adopt(rl_session *s, uint32_t object);
+/* Could all of these values be stored now? 0, RL_EINVAL or RL_ETABLE. */
+int rl_object_check_values(const rl_session *s, const rl_value *values, uint32_t n);
 /* Fill a PENDING object; RL_ESTALE if it is not pending any more. */
 int rl_object_seal(rl_section *section, uint32_t object, const rl_value *value);
 void rl_object_name(rl_mapping *m, uint32_t object);

@@ -2,6 +2,7 @@
 #include "rl_repair.h"
 
 #include "rl_arena.h"
+#include "rl_err.h"
 #include "rl_fault.h"
 #include "rl_list.h"
 #include "rl_object.h"
@@ -12,6 +13,8 @@ int rl_repair(rl_session *s)
 {
     rl_mapping *m = &s->map;
     rl_section section = {.s = s};
+
+    if (rl_task_validate(m)) return RL_ECORRUPT;
 
     /* Tags of blocks follow from objects; then the arena is whole and can take blocks back. */
     int err = rl_object_rebuild_begin(m);

@@ -132,9 +132,9 @@ int rl_segment_create(uint64_t data_size, const rl_capacities *capacities, rl_ma
     if (data_size == 0 || data_size > UINT64_C(1) << 46) return RL_EINVAL;
 
     rl_control plan = {
-        .version = RL_LAYOUT_VERSION, .data_size = round_up(data_size, 4096), .supervisor = RL_NIL};
+        .version = RL_LAYOUT_VERSION, .data_size = round_up(data_size, 4096), .supervisor = RL_NIL, .next_seq = 1};
     plan.control_size = place_tables(&plan, &n);
-    if (getrandom(&plan.cookie, sizeof plan.cookie, 0) != sizeof plan.cookie) return errno;
+    if (getrandom(&plan.cookie, sizeof plan.cookie, 0) != sizeof plan.cookie) return EIO;
 
     rl_mapping m = {.control_size = plan.control_size, .data_size = plan.data_size};
     int err = memfd_make("ray_lite.control", m.control_size, &m.control_fd);
@@ -238,6 +238,15 @@ void *rl_reserve(size_t nbytes)
     void *base = mmap(NULL, nbytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return base == MAP_FAILED ? NULL : base;
+}
+
+void *rl_reserve_wiped(size_t nbytes)
+{
+    void *base = rl_reserve(nbytes);
+    if (base == NULL) return NULL;
+    if (madvise(base, nbytes, MADV_WIPEONFORK) == 0) return base;
+    rl_unreserve(base, nbytes);
+    return NULL;
 }
 
 void rl_unreserve(void *base, size_t nbytes)

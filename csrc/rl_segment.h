@@ -55,6 +55,8 @@ int rl_segment_populate(const rl_mapping *m, uint64_t offset, uint64_t nbytes);
 
 /* Anonymous zeroed memory that costs nothing until touched; NULL when there is none. */
 void *rl_reserve(size_t nbytes);
+/* As rl_reserve, but zeroed in a forked child: how a process knows that it is one. */
+void *rl_reserve_wiped(size_t nbytes);
 void rl_unreserve(void *base, size_t nbytes);
 
 #endif

@@ -14,14 +14,20 @@
 #include <string.h>
 #include <unistd.h>
 
-static size_t local_nbytes(const rl_mapping *m)
+/* Give back the private memory; any of it may be missing. */
+static void unreserve(rl_session *s)
 {
-    return (size_t)m->control->objects.capacity * sizeof(uint32_t);
+    if (s->attached) rl_unreserve(s->attached, sizeof *s->attached);
+    if (s->local) rl_unreserve(s->local, s->local_nbytes);
+    if (s->warm) rl_unreserve(s->warm, s->warm_nbytes);
 }
 
-static size_t warm_nbytes(const rl_mapping *m)
+static int reserve(rl_session *s)
 {
-    return (size_t)(m->data_size >> 16) / 8 + 1;
+    s->attached = rl_reserve_wiped(sizeof *s->attached);
+    s->local = rl_reserve(s->local_nbytes);
+    s->warm = rl_reserve(s->warm_nbytes);
+    return s->attached && s->local && s->warm ? 0 : ENOMEM;
 }
 
 int rl_session_join(rl_session *s, const rl_mapping *m, uint32_t role, int bell_fd, int peer_fd)
@@ -32,19 +38,15 @@ int rl_session_join(rl_session *s, const rl_mapping *m, uint32_t role, int bell_
     s->pid = (uint32_t)getpid();
     s->bell_fd = bell_fd;
     s->peer_fd = peer_fd;
-    s->local = rl_reserve(local_nbytes(m));
-    s->warm = rl_reserve(warm_nbytes(m));
-    int err = ENOMEM;
-    if (s->local == NULL || s->warm == NULL) goto unreserve;
-    err = pthread_mutex_init(&s->local_mutex, NULL);
-    if (err) goto unreserve;
-    err = rl_slot_claim(s, role);
-    if (err) goto unreserve;
-    return 0;
-
-unreserve:
-    if (s->local) rl_unreserve(s->local, local_nbytes(m));
-    if (s->warm) rl_unreserve(s->warm, warm_nbytes(m));
+    s->local_nbytes = (size_t)m->control->objects.capacity * sizeof *s->local;
+    s->warm_nbytes = (size_t)(m->data_size >> 16) / 8 + 1;
+    int err = reserve(s);
+    if (!err) err = pthread_mutex_init(&s->local_mutex, NULL);
+    if (!err) {
+        atomic_store_explicit(s->attached, 1, memory_order_relaxed);
+        err = rl_slot_claim(s, role);
+    }
+    if (err) unreserve(s);
     return err;
 }
 
@@ -57,7 +59,7 @@ int rl_session_leave(rl_session *s)
 
 void rl_session_detach(rl_session *s)
 {
-    atomic_store_explicit(&s->detached, 1, memory_order_release);
+    atomic_store_explicit(s->attached, 0, memory_order_release);
 }
 
 void rl_session_interrupt(rl_session *s)
@@ -68,8 +70,7 @@ void rl_session_interrupt(rl_session *s)
 
 void rl_session_dispose(rl_session *s)
 {
-    rl_unreserve(s->local, local_nbytes(&s->map));
-    rl_unreserve(s->warm, warm_nbytes(&s->map));
+    unreserve(s);
     pthread_mutex_destroy(&s->local_mutex);
 }
 
@@ -81,7 +82,7 @@ static int repair(void *context)
 
 int rl_enter(rl_session *s, rl_section *section, uint32_t op)
 {
-    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    if (rl_is_detached(s)) return RL_EDEAD;
     *section = (rl_section){.s = s};
     return rl_lock_acquire(&s->map.control->lock, s->pid, op, repair, s);
 }

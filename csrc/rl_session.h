@@ -8,8 +8,8 @@
  * LOCAL      A process touches an object's holder bit only for its first and its last reference;
  *            `local` counts those between. `local_mutex` (private to the process) guards the pair
  *            count + bit. Order: local_mutex before the session's lock.
- * FORK       A forked child must not use its parent's slot: rl_session_detach() makes every call
- *            fail with RL_EDEAD and every release do nothing. A worker forked by the supervisor
+ * FORK       A forked child must not use its parent's slot: it is detached from the start, every
+ *            call fails with RL_EDEAD and every release does nothing. A worker forked by the supervisor
  *            calls rl_session_join() instead, on the mapping that it inherited.
  */
 #ifndef RL_SESSION_H
@@ -23,11 +23,14 @@ typedef struct rl_session {
     uint32_t pid;
     int bell_fd;          /* eventfd that the supervisor polls, or -1 */
     int peer_fd;          /* pidfd of the supervisor, or -1: waits notice its death */
-    _Atomic int detached; /* this is a forked child, or the session was left */
+    _Atomic uint32_t *attached; /* 0: the session was left, or this is a forked child. In memory that
+                                   the kernel wipes on fork, so it holds before any hook has run */
     pthread_mutex_t local_mutex;
     _Atomic uint32_t *local;     /* [objects.capacity]: references that this process holds */
     _Atomic uint8_t *warm;       /* one bit a 64 KiB of DATA: in this process's page table */
-    _Atomic uint32_t blocked;    /* threads of this process that wait while it runs a task */
+    pthread_t runner;            /* the thread that took the task: only its sleep lends the CPU */
+    size_t local_nbytes;
+    size_t warm_nbytes;
     _Atomic uint32_t sections;   /* entered so far; counted by debug builds only */
     _Atomic uint32_t interrupts; /* bumped to make every wait of this process return EINTR */
 } rl_session;
@@ -60,8 +63,13 @@ int rl_session_join(rl_session *s, const rl_mapping *m, uint32_t role, int bell_
 /* Leave in good order: gives back everything that this process holds, then the slot. */
 int rl_session_leave(rl_session *s);
 
-/* In a forked child: forget the session without touching shared memory. */
+/* Forget the session without touching shared memory: the janitor gives back what this process held. */
 void rl_session_detach(rl_session *s);
+
+static inline int rl_is_detached(const rl_session *s)
+{
+    return atomic_load_explicit(s->attached, memory_order_relaxed) == 0;
+}
 
 /* Give back the private memory of a session that was left or detached, once no thread is in a call. */
 void rl_session_dispose(rl_session *s);

@@ -45,7 +45,7 @@ static int is_held(const rl_stream *t)
 {
     uint64_t any = 0;
     for (int w = 0; w < RL_SLOT_WORDS; w++) {
-        any |= atomic_load_explicit(&t->holders[w], memory_order_relaxed);
+        any |= atomic_load_explicit(&t->holders[w], memory_order_seq_cst);
     }
     return any != 0;
 }
@@ -53,9 +53,11 @@ static int is_held(const rl_stream *t)
 static void set_holder(rl_stream *t, uint32_t slot, int held)
 {
     uint64_t bit = UINT64_C(1) << (slot % 64);
-    uint64_t word = atomic_load_explicit(&t->holders[slot / 64], memory_order_relaxed);
-    atomic_store_explicit(&t->holders[slot / 64], held ? word | bit : word & ~bit,
-                          memory_order_relaxed);
+    if (held) {
+        atomic_fetch_or_explicit(&t->holders[slot / 64], bit, memory_order_seq_cst);
+    } else {
+        atomic_fetch_and_explicit(&t->holders[slot / 64], ~bit, memory_order_seq_cst);
+    }
 }
 
 /* `head` is the first chunk that matters, and its place among all chunks of the items: one word,
@@ -310,30 +312,39 @@ int rl_stream_append(rl_session *s, rl_handle task, const rl_value *value)
     return err;
 }
 
+/* Take item `taken` of stream t. */
+static rl_handle take(rl_section *section, rl_stream *t)
+{
+    rl_mapping *m = &section->s->map;
+    uint32_t i = taken_of(t);
+    uint32_t object = m->chunks[chunk_of(m, t, i)].object[i % RL_CHUNK_NAMES];
+    rl_handle item = rl_object_adopt(section->s, object);
+    RL_KILL_POINT("stream.take.before");
+    atomic_store_explicit(&t->taken, i + 1, memory_order_seq_cst); /* COMMIT */
+    RL_KILL_POINT("stream.take.after");
+    rl_object_unname(section, object);
+    trim(m, t);
+    ring_producer(section, t);
+    return item;
+}
+
 int rl_stream_next(rl_session *s, rl_handle stream, rl_handle *item)
 {
-    rl_mapping *m = &s->map;
     rl_section section;
+    pthread_mutex_lock(&s->local_mutex);
     int err = rl_enter(s, &section, RL_OP_STREAM);
-    if (err) return err;
-    rl_stream *t = find(m, stream);
-    uint32_t i = t ? taken_of(t) : 0;
+    if (err) goto unlock;
+    rl_stream *t = find(&s->map, stream);
     if (t == NULL) {
         err = RL_ESTALE;
-    } else if (i == produced_of(t)) {
-        err = task_of(t) == RL_NIL ? RL_EEND : RL_EAGAIN;
+    } else if (taken_of(t) < produced_of(t)) {
+        *item = take(&section, t);
     } else {
-        uint32_t chunk = chunk_of(m, t, i);
-        uint32_t object = chunk == RL_NIL ? RL_NIL : m->chunks[chunk].object[i % RL_CHUNK_NAMES];
-        *item = rl_object_adopt(s, object);
-        RL_KILL_POINT("stream.take.before");
-        atomic_store_explicit(&t->taken, i + 1, memory_order_seq_cst); /* COMMIT */
-        RL_KILL_POINT("stream.take.after");
-        rl_object_unname(&section, object);
-        trim(m, t);
-        ring_producer(&section, t);
+        err = task_of(t) == RL_NIL ? RL_EEND : RL_EAGAIN;
     }
     rl_leave(&section);
+unlock:
+    pthread_mutex_unlock(&s->local_mutex);
     return err;
 }
 
@@ -396,8 +407,11 @@ int rl_stream_log(rl_session *s, rl_handle stream, uint64_t *fingerprints, uint3
 
 void rl_stream_rebuild_begin(rl_mapping *m)
 {
+    /* Only where it is wrong: who waits for items reads it without the lock. */
     for (uint32_t i = 0; i < m->control->streams.high_water; i++) {
-        atomic_store_explicit(&m->streams[i].task, RL_NIL, memory_order_relaxed);
+        rl_stream *t = &m->streams[i];
+        if (rl_task_has_stream(m, task_of(t), i)) continue;
+        atomic_store_explicit(&t->task, RL_NIL, memory_order_seq_cst);
     }
 }
 

@@ -157,7 +157,7 @@ int rl_class_intern(rl_session *s, const int64_t demand[RL_MAX_RESOURCES], uint3
         atomic_signal_fence(memory_order_release);
         m->classes[i].used = 1; /* COMMIT */
     }
-    *out = i;
+    if (!err) *out = i;
     rl_leave(&section);
     return err;
 }
@@ -170,13 +170,13 @@ static int fits(const rl_control *c, const rl_class *k)
     return 1;
 }
 
-/* Does class k want a resource that the impatient class `first` lacks now? */
-static int disturbs(const rl_control *c, const rl_class *k, const rl_class *first)
+/* Is the CPU all that class k lacks now? */
+static int lacks_only_cpu(const rl_control *c, const rl_class *k)
 {
     for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
-        if (k->demand[r] > 0 && first->demand[r] > c->resources[r].available) return 1;
+        if (r != RL_CPU && k->demand[r] > 0 && k->demand[r] > c->resources[r].available) return 0;
     }
-    return 0;
+    return 1;
 }
 
 static int is_feasible(const rl_control *c, const rl_class *k)
@@ -213,19 +213,16 @@ static void push_ready(rl_mapping *m, uint32_t i)
     k->count++;
 }
 
-/* A task that was submitted earlier than those queued (a retry) goes where its `seq` says. */
-static void push_ready_in_order(rl_mapping *m, uint32_t i)
+/* A task that is run again goes first: it has waited its turn once. */
+static void push_ready_first(rl_mapping *m, uint32_t i)
 {
-    rl_task *t = &m->tasks[i];
-    rl_class *k = &m->classes[t->class_];
-    if (k->count == 0 || m->tasks[k->tail].seq < t->seq) {
+    rl_class *k = &m->classes[m->tasks[i].class_];
+    if (k->count == 0) {
         push_ready(m, i);
         return;
     }
-    uint32_t *link = &k->head;
-    while (m->tasks[*link].seq < t->seq) link = &m->tasks[*link].next;
-    t->next = *link;
-    *link = i;
+    m->tasks[i].next = k->head;
+    k->head = i;
     k->count++;
 }
 
@@ -248,17 +245,25 @@ static uint32_t pop_ready(rl_mapping *m, uint32_t class_)
         for (uint64_t bits = (m)->control->ready_classes[w], k = 0;                                \
              bits && (k = w * 64 + (uint32_t)__builtin_ctzll(bits), 1); bits &= bits - 1)
 
-/* The class whose oldest head has waited out its patience, or NULL. */
+/* The class for whose head CPUs are kept free now, or NULL. The oldest, if several. */
 static const rl_class *find_impatient(const rl_mapping *m)
 {
     const rl_class *oldest = NULL;
     FOR_READY_CLASSES(m, i, bits, w)
     {
         const rl_class *k = &m->classes[i];
-        if (k->passed < RL_PATIENCE || !is_feasible(m->control, k)) continue;
+        if (k->passed < RL_PATIENCE || rl_now_ns() >= k->reserved_ns) continue;
+        if (!is_feasible(m->control, k) || !lacks_only_cpu(m->control, k)) continue;
         if (!oldest || m->tasks[k->head].seq < m->tasks[oldest->head].seq) oldest = k;
     }
     return oldest;
+}
+
+/* May class k run although CPUs are kept free for another? A task's own task may: who waits for it
+ * may hold what the other lacks. */
+static int may_pass(const rl_mapping *m, const rl_class *k)
+{
+    return k->demand[RL_CPU] == 0 || m->slots[m->tasks[k->head].submitter].role == RL_ROLE_WORKER;
 }
 
 /* The class whose head is to run now, or RL_NIL. */
@@ -272,11 +277,17 @@ static uint32_t choose_class(const rl_mapping *m)
         const rl_class *k = &m->classes[i];
         uint64_t seq = m->tasks[k->head].seq;
         if (seq >= best_seq || !fits(m->control, k)) continue;
-        if (impatient && k != impatient && disturbs(m->control, k, impatient)) continue;
+        if (impatient && k != impatient && !may_pass(m, k)) continue;
         best = (uint32_t)i;
         best_seq = seq;
     }
     return best;
+}
+
+/* A younger task runs before the head of class k: once too often, and CPUs are kept free for it. */
+static void count_passed(rl_class *k)
+{
+    if (++k->passed % RL_PATIENCE == 0) k->reserved_ns = rl_now_ns() + RL_RESERVE_NS;
 }
 
 /* A task may have become runnable: have one idle worker look, or the supervisor start one. The
@@ -290,13 +301,13 @@ static void wake_for_ready(rl_section *section)
     if (atomic_load_explicit(&m->control->growable, memory_order_relaxed)) section->bell = 1;
 }
 
-static void make_ready(rl_section *section, uint32_t i)
+static void make_ready(rl_section *section, uint32_t i, int first)
 {
     rl_mapping *m = &section->s->map;
     RL_KILL_POINT("task.ready.before");
     set_state(&m->tasks[i], RL_TASK_READY); /* COMMIT */
     RL_KILL_POINT("task.ready.after");
-    push_ready_in_order(m, i);
+    (first ? push_ready_first : push_ready)(m, i);
     wake_for_ready(section);
 }
 
@@ -334,7 +345,7 @@ void rl_task_dependency_sealed(rl_section *section, uint32_t object)
     while (e != RL_NIL) {
         rl_edge edge = m->edges[e];
         rl_table_give(&m->control->edges, m->edges, sizeof(rl_edge), offsetof(rl_edge, next), e);
-        if (--m->tasks[edge.task].missing == 0) make_ready(section, edge.task);
+        if (--m->tasks[edge.task].missing == 0) make_ready(section, edge.task, 0);
         e = edge.next;
     }
 }
@@ -464,7 +475,7 @@ static void claim(rl_section *section, uint32_t class_, rl_job *out)
     FOR_READY_CLASSES(m, k, bits, w)
     {
         rl_class *other = &m->classes[k];
-        if (k != class_ && m->tasks[other->head].seq < seq) other->passed++;
+        if (k != class_ && m->tasks[other->head].seq < seq) count_passed(other);
     }
     uint32_t i = pop_ready(m, class_);
     rl_task *t = &m->tasks[i];
@@ -501,15 +512,29 @@ static int try_take(rl_session *s, rl_job *out)
     return err;
 }
 
+/* No ring for this worker may be lost while it looks elsewhere; returns `err`. */
+static int leave_idle(rl_session *s, int err)
+{
+    rl_section section;
+    if (rl_enter(s, &section, RL_OP_TASK)) return err;
+    uint64_t bit = UINT64_C(1) << (s->slot % 64);
+    int was_rung = !(s->map.control->idle[s->slot / 64] & bit);
+    s->map.control->idle[s->slot / 64] &= ~bit;
+    if (was_rung) wake_for_ready(&section);
+    rl_leave(&section);
+    return err;
+}
+
 int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out)
 {
+    s->runner = pthread_self();
     for (;;) {
         uint32_t seen = rl_doorbell_read(s);
         int err = try_take(s, out);
         if (err != RL_ETIMEDOUT) return err;
         if (rl_doorbell_spin(s, seen)) continue;
         err = rl_doorbell_wait(s, seen, deadline_ns);
-        if (err) return err;
+        if (err) return leave_idle(s, err);
     }
 }
 
@@ -540,12 +565,14 @@ int rl_task_refs(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
 /* ---- return and finish ---- */
 
 /* Store a return value of a task that the caller has checked. */
-static int return_value(rl_section *section, rl_handle object, const rl_value *value)
+static int return_value(rl_section *section, uint32_t task, rl_handle object,
+                        const rl_value *value)
 {
     rl_mapping *m = &section->s->map;
     if (object.index >= m->control->objects.high_water) return RL_EINVAL;
     if (rl_object_handle(m, object.index).gen != object.gen) return RL_ESTALE;
     if (is_sealed(m, object.index)) return EEXIST;
+    if (!rl_object_is_of(m, object.index, task)) return RL_EINVAL;
     return rl_object_seal(section, object.index, value);
 }
 
@@ -554,7 +581,7 @@ int rl_task_return(rl_session *s, rl_handle task, rl_handle object, const rl_val
     rl_section section;
     int err = rl_enter(s, &section, RL_OP_TASK);
     if (err) return err;
-    err = find_mine(s, task) ? return_value(&section, object, value) : RL_ESTALE;
+    err = find_mine(s, task) ? return_value(&section, task.index, object, value) : RL_ESTALE;
     rl_leave(&section);
     return err;
 }
@@ -624,8 +651,9 @@ int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_val
     if (err) return err;
     rl_task *t = find_mine(s, task);
     if (t == NULL) err = RL_ESTALE;
-    if (!err && value) err = return_value(&section, object, value);
-    if (!err && count_open(&s->map, t)) err = RL_EINVAL;
+    uint32_t open = t ? count_open(&s->map, t) : 0;
+    if (!err && open != (value != NULL)) err = RL_EINVAL;
+    if (!err && value) err = return_value(&section, task.index, object, value);
     if (!err) {
         put_down(&section, t);
         free_task(&section, task.index);
@@ -683,7 +711,7 @@ void rl_task_recheck_waiting(rl_section *section)
     rl_mapping *m = &section->s->map;
     for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
         rl_task *t = &m->tasks[i];
-        if (state_of(t) == RL_TASK_WAITING && t->missing == 0) make_ready(section, i);
+        if (state_of(t) == RL_TASK_WAITING && t->missing == 0) make_ready(section, i, 0);
     }
     wake_for_ready(section);
 }
@@ -718,7 +746,7 @@ int rl_task_requeue(rl_session *s, rl_handle task)
     } else {
         t->attempt++;
         s->map.control->stranded--;
-        make_ready(&section, task.index);
+        make_ready(&section, task.index, 1);
     }
     rl_leave(&section);
     return err;
@@ -733,6 +761,7 @@ int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint
     int mine = t && state_of(t) == RL_TASK_CLAIMED;
     if (t == NULL) err = RL_ESTALE;
     if (!err && count_open(&s->map, t) != nvalues) err = RL_EINVAL;
+    if (!err) err = rl_object_check_values(s, values, nvalues);
     if (!err) {
         rl_walk w = rl_list_walk(&s->map, t->returns);
         for (uint32_t i = rl_walk_next(&w); i != RL_NIL && !err; i = rl_walk_next(&w)) {
@@ -793,14 +822,11 @@ int rl_worker_dismiss(rl_session *s, uint32_t slot)
     return 0;
 }
 
-/* Bring the slot's word and the books up to date with how many threads sleep. The count is read in
- * the section: of two threads that pass each other, the last one leaves the truth. */
-static void update_blocked(rl_session *s)
+static void set_blocked(rl_session *s, uint32_t blocked)
 {
     rl_section section;
     if (rl_enter(s, &section, RL_OP_TASK)) return;
     rl_mapping *m = &s->map;
-    uint32_t blocked = atomic_load_explicit(&s->blocked, memory_order_acquire) > 0;
     rl_slot *slot = &m->slots[s->slot];
     uint32_t i = atomic_load_explicit(&slot->task, memory_order_relaxed);
     uint32_t was = atomic_load_explicit(&slot->blocked, memory_order_relaxed);
@@ -813,25 +839,36 @@ static void update_blocked(rl_session *s)
     rl_leave(&section);
 }
 
-static int runs_task(const rl_session *s)
-{
-    const rl_slot *slot = &s->map.slots[s->slot];
-    return atomic_load_explicit(&slot->task, memory_order_relaxed) != RL_NIL;
-}
-
 int rl_task_block(rl_session *s)
 {
-    if (!runs_task(s)) return 0;
-    if (atomic_fetch_add_explicit(&s->blocked, 1, memory_order_acq_rel) == 0) update_blocked(s);
+    const rl_slot *slot = &s->map.slots[s->slot];
+    if (atomic_load_explicit(&slot->task, memory_order_relaxed) == RL_NIL) return 0;
+    if (!pthread_equal(pthread_self(), s->runner)) return 0;
+    set_blocked(s, 1);
     return 1;
 }
 
 void rl_task_unblock(rl_session *s)
 {
-    if (atomic_fetch_sub_explicit(&s->blocked, 1, memory_order_acq_rel) == 1) update_blocked(s);
+    set_blocked(s, 0);
 }
 
 /* ---- rebuild ---- */
+
+int rl_task_validate(const rl_mapping *m)
+{
+    const rl_control *c = m->control;
+    for (uint32_t i = 0; i < c->tasks.high_water; i++) {
+        const rl_task *t = &m->tasks[i];
+        if (!is_live(t)) continue;
+        int sound = t->class_ < RL_MAX_CLASSES && t->function < c->objects.capacity &&
+                    (t->args == RL_NIL || t->args < c->objects.capacity) &&
+                    (t->stream == RL_NIL || t->stream < c->streams.capacity) &&
+                    t->submitter < RL_MAX_SLOTS && worker_of(t) < RL_MAX_SLOTS;
+        if (!sound) return RL_ECORRUPT;
+    }
+    return 0;
+}
 
 void rl_task_rebuild_names(rl_mapping *m)
 {
@@ -960,13 +997,10 @@ static const char *check_queue(const rl_mapping *m, uint32_t k, uint32_t *queued
 {
     const rl_class *class_ = &m->classes[k];
     uint32_t n = 0;
-    uint64_t seq = 0;
     for (uint32_t i = class_->head; n < class_->count; i = m->tasks[i].next, n++) {
         if (i >= m->control->tasks.high_water) return "task: broken queue (T3)";
         const rl_task *t = &m->tasks[i];
         if (state_of(t) != RL_TASK_READY || t->class_ != k) return "task: stranger in a queue (T3)";
-        if (n > 0 && t->seq <= seq) return "task: queue out of order (T3)";
-        seq = t->seq;
     }
     *queued += n;
     return NULL;

@@ -7,14 +7,16 @@
  * INVARIANTS
  *   T1  A live task (neither FREE nor FREEING) names its function, args, refs and returns.
  *   T2  `missing` == how many of refs[0..ndeps) are not sealed; WAITING <=> missing > 0 (derived).
- *   T3  Each READY task is in the queue of its class, in the order of `seq` (derived).
+ *   T3  Each READY task is in the queue of its class, in the order in which they became ready, those
+ *       to be run again first (derived; after a repair in the order of `seq`).
  *   T4  available == total - sum of the demands of CLAIMED tasks, without the CPUs of those whose
  *       worker is blocked (derived).
  *   T5  A slot has at most one CLAIMED task.
  *   T6  occupied == number of CLAIMED tasks; workers == number of live worker slots (derived).
- * FAIRNESS   The oldest head that fits runs. When a head has been passed over RL_PATIENCE times,
- *            younger tasks may no longer use the resources that it lacks: a task that wants many
- *            CPUs is not starved by small ones.
+ * FAIRNESS   The oldest head that fits runs. One that lacks only CPUs and has been passed over
+ *            RL_PATIENCE times has the CPUs kept free for it for up to RL_RESERVE_NS: small tasks
+ *            do not starve one that wants many. Tasks of tasks run all the same, and after that time
+ *            the counting starts again, so nothing waits for ever on a task that never ends.
  * CRASHES    submit: return objects PENDING, lists, then COMMIT state = WAITING or READY; before
  *            it the return objects have no producer, and rebuild frees them. claim: COMMIT state = CLAIMED | slot. finish: COMMIT state = FREEING, then
  *            names are dropped, generation raised, COMMIT state = FREE; rebuild finishes it.
@@ -27,6 +29,7 @@
 #include "rl_object.h"
 
 enum { RL_PATIENCE = 64 };
+#define RL_RESERVE_NS INT64_C(10000000000)
 
 typedef struct rl_spec {
     const char *name; /* UTF-8, cut to RL_TASK_NAME - 1 bytes */
@@ -116,8 +119,8 @@ typedef struct rl_load {
 int rl_task_load(rl_session *s, rl_load *out);
 int rl_worker_dismiss(rl_session *s, uint32_t slot);
 
-/* This process goes to sleep: lend its task's CPU. Returns 1 if it runs a task, and then must be
- * followed by rl_task_unblock(). Counted: several threads may sleep at the same time. */
+/* This thread goes to sleep: if it runs a task, lend the task's CPU. Returns 1 if so, and then must
+ * be followed by rl_task_unblock(). Other threads of a task's process lend nothing. */
 int rl_task_block(rl_session *s);
 void rl_task_unblock(rl_session *s);
 
@@ -134,6 +137,8 @@ void rl_task_strand_claims(rl_section *section, uint32_t slot);
 /* Make READY what waits although all is sealed (a sealer died before it counted down). */
 void rl_task_recheck_waiting(rl_section *section);
 
+/* Are the authoritative fields of every live task in range? 0 or RL_ECORRUPT. */
+int rl_task_validate(const rl_mapping *m);
 void rl_task_rebuild_names(rl_mapping *m);
 void rl_task_rebuild_end(rl_section *section);
 

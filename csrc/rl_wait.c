@@ -102,7 +102,7 @@ static int sleep_on(rl_session *s, _Atomic uint32_t *word, _Atomic uint32_t *sle
 
 int rl_doorbell_wait(rl_session *s, uint32_t seen, int64_t deadline_ns)
 {
-    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    if (rl_is_detached(s)) return RL_EDEAD;
     rl_slot *slot = &s->map.slots[s->slot];
     return sleep_on(s, &slot->doorbell, &slot->sleepers, seen, deadline_ns);
 }
@@ -115,7 +115,7 @@ void rl_room_announce(rl_control *c)
 
 int rl_room_wait(rl_session *s, uint32_t seen, int64_t deadline_ns)
 {
-    if (atomic_load_explicit(&s->detached, memory_order_relaxed)) return RL_EDEAD;
+    if (rl_is_detached(s)) return RL_EDEAD;
     rl_control *c = s->map.control;
     return sleep_on(s, &c->freed, &c->room_waiters, seen, deadline_ns);
 }

@@ -64,10 +64,11 @@ cdef extern from "rl_session.h" nogil:
         rl_mapping map
         uint32_t slot
         uint32_t pid
-        int detached
+        uint32_t interrupts
     int rl_session_join(rl_session *s, const rl_mapping *m, uint32_t role, int bell_fd, int peer_fd)
     int rl_session_leave(rl_session *s)
     void rl_session_detach(rl_session *s)
+    int rl_is_detached(const rl_session *s)
     void rl_session_dispose(rl_session *s)
     void rl_session_interrupt(rl_session *s)
     void rl_session_end(rl_session *s)
@@ -124,8 +125,9 @@ cdef extern from "rl_object.h" nogil:
     int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n)
     int rl_object_is_failure(const rl_session *s, rl_handle h)
     int rl_object_is_sealed(const rl_session *s, rl_handle h)
-    int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
-                       int stop_at_error, int64_t deadline_ns, uint8_t *ready, uint32_t *nready)
+    int rl_object_wait_since(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
+                             int stop_at_error, int64_t deadline_ns, uint32_t interrupts,
+                             uint8_t *ready, uint32_t *nready)
     int rl_object_take_report(rl_session *s, rl_handle *out)
 
 cdef extern from "rl_task.h" nogil:

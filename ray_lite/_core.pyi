@@ -12,6 +12,8 @@ from ray_lite._codec import Encoded, ErrorPayload
 
 _T_co = TypeVar("_T_co", covariant=True)
 
+EDEAD: int
+
 ROLE_DRIVER: int
 ROLE_SUPERVISOR: int
 ROLE_WORKER: int
@@ -92,7 +94,9 @@ class Session:
         timeout: float | None,
         stop_at_error: bool,
     ) -> bytes: ...
-    def wait_once(self, refs: Sequence[ObjectRef[Any] | Stream]) -> bytes: ...
+    @property
+    def interrupts(self) -> int: ...
+    def wait_once(self, refs: list[ObjectRef[Any] | Stream], interrupts: int) -> bytes: ...
 
     # Submitting.
     def resource_index(self, name: str) -> int: ...

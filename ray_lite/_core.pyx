@@ -23,6 +23,7 @@ from ray_lite.exceptions import ObjectStoreFullError, error_from_code
 
 cdef int RL_EFULL = -1
 cdef int RL_ETIMEDOUT = -2
+cdef int RL_EDEAD = -5
 cdef int RL_EAGAIN = -10
 cdef int RL_EEND = -11
 cdef uint32_t PUT_NUMBER = 0x05f5e101  # Ray numbers the objects of a put from here on
@@ -33,6 +34,8 @@ ROLE_DRIVER = RL_ROLE_DRIVER
 ROLE_SUPERVISOR = RL_ROLE_SUPERVISOR
 ROLE_WORKER = RL_ROLE_WORKER
 ROLE_HELPER = RL_ROLE_HELPER
+
+EDEAD = RL_EDEAD
 
 rl_fault_arm_from_environment()
 
@@ -68,20 +71,46 @@ cdef int64_t deadline_of(object timeout) except -1:
     return rl_now_ns() + <int64_t>ns
 
 
-cdef rl_handle *handles_of(list refs) except? NULL:
-    """Return the handles of `refs` in memory that the caller frees; NULL for none."""
+cdef rl_handle *handles_of(Session session, list refs) except? NULL:
+    """Return the handles of `refs` in memory that the caller frees; NULL for none.
+
+    Raises:
+        ValueError: One is of another session: its handle would name some other object of this one.
+    """
     cdef Py_ssize_t n = len(refs), i
     if n == 0:
         return NULL
     cdef rl_handle *handles = <rl_handle *>malloc(n * sizeof(rl_handle))
     if handles == NULL:
         raise MemoryError()
-    for i in range(n):
-        if type(refs[i]) is Stream:
-            handles[i] = (<Stream>refs[i]).h
-        else:
-            handles[i] = (<ObjectRef?>refs[i]).h
+    try:
+        for i in range(n):
+            handles[i] = handle_of(session, refs[i])
+    except BaseException:
+        free(handles)
+        raise
     return handles
+
+
+cdef rl_handle handle_of(Session session, object ref) except *:
+    cdef Session owner
+    cdef rl_handle h
+    if type(ref) is Stream:
+        owner, h = (<Stream>ref).session, (<Stream>ref).h
+    else:
+        owner, h = (<ObjectRef?>ref).session, (<ObjectRef>ref).h
+    if owner is not session:
+        raise ValueError(
+            f"{ref!r}: owner is unknown, it belongs to no live session of this process (shutdown "
+            f"ends all references); make it again")
+    return h
+
+
+cdef int check_wait(Session session, int rc) except -1:
+    """As check; a wait that found the supervisor dead tells the calls that do not wait."""
+    if rc == RL_EDEAD and not rl_is_detached(&session.s):
+        rl_session_end(&session.s)
+    return check(rc)
 
 
 # ---- segments and session ----
@@ -134,6 +163,7 @@ cdef class Segments:
 
 
 @cython.final
+@cython.no_gc_clear  # segments must outlive what is given back in __dealloc__
 cdef class Session:
     """This process's membership in a session: its slot, and all that it may do to shared state.
 
@@ -170,7 +200,7 @@ cdef class Session:
     @property
     def is_over(self):
         """Whether this process has left, or the session has ended for all."""
-        return bool(self.s.detached) or bool(self.s.map.control.ended)
+        return rl_is_detached(&self.s) != 0 or bool(self.s.map.control.ended)
 
     def leave(self):
         """Give back what this process holds; every later call fails."""
@@ -215,7 +245,7 @@ cdef class Session:
             if rc == RL_ETIMEDOUT and control.freed_bytes == freed_bytes:
                 raise self.store_full(nbytes)
             if rc not in (0, EINTR, RL_ETIMEDOUT):
-                check(rc)
+                check_wait(self, rc)
 
     def store_full(self, nbytes):
         """Return the error that says what did not fit."""
@@ -241,7 +271,7 @@ cdef class Session:
         cdef Stored stored = Stored.__new__(Stored)
         stored.session = self
         stored.refs = encoded.refs
-        stored.handles = handles_of(encoded.refs)
+        stored.handles = handles_of(self, encoded.refs)
         stored.value.kind = encoded.kind
         stored.value.nbytes = encoded.nbytes
         stored.value.refs = stored.handles
@@ -354,28 +384,35 @@ cdef class Session:
         cdef int64_t deadline = deadline_of(timeout)
         cdef int rc = EINTR
         while rc == EINTR:
-            rc, flags = self._wait(refs, need, deadline, stop_at_error)
+            rc, flags = self._wait(refs, need, deadline, stop_at_error, self.s.interrupts)
             PyErr_CheckSignals()
         if rc != RL_ETIMEDOUT:
-            check(rc)
+            check_wait(self, rc)
         return flags
 
-    def wait_once(self, list refs not None):
-        """Wait until one of `refs` is sealed, a second passes, or `interrupt` is called."""
-        rc, flags = self._wait(refs, 1, INT64_MAX, False)
+    @property
+    def interrupts(self):
+        """How often `interrupt` was called; read it before making up a list for `wait_once`."""
+        return self.s.interrupts
+
+    def wait_once(self, list refs not None, uint32_t interrupts):
+        """Wait until one of `refs` is ready, a second passes, or there is another interrupt."""
+        rc, flags = self._wait(refs, 1, INT64_MAX, False, interrupts)
         if rc != EINTR:
-            check(rc)
+            check_wait(self, rc)
         return flags
 
-    def _wait(self, list refs, uint32_t need, int64_t deadline, bint stop_at_error):
+    def _wait(self, list refs, uint32_t need, int64_t deadline, bint stop_at_error,
+              uint32_t interrupts):
         cdef uint32_t n = <uint32_t>len(refs), nready = 0
         cdef int rc
         cdef bytes flags = PyBytes_FromStringAndSize(NULL, n)
         cdef uint8_t *ready = <uint8_t *><char *>flags
-        cdef rl_handle *handles = handles_of(refs)
+        cdef rl_handle *handles = handles_of(self, refs)
         memset(ready, 0, n)
         with nogil:
-            rc = rl_object_wait(&self.s, handles, n, need, stop_at_error, deadline, ready, &nready)
+            rc = rl_object_wait_since(&self.s, handles, n, need, stop_at_error, deadline,
+                                      interrupts, ready, &nready)
         free(handles)
         return rc, flags
 
@@ -451,7 +488,7 @@ cdef class Session:
             if returns == NULL:
                 raise MemoryError()
         try:
-            refs = handles_of(args.refs)
+            refs = handles_of(self, args.refs)
             spec.refs = refs
             check(rl_task_submit(&self.s, &spec, returns, &stream))
             result = [self.adopt(returns[i]) for i in range(nreturns)]
@@ -490,7 +527,8 @@ cdef class Session:
         while rc == EINTR:
             with nogil:
                 rc = rl_task_take(&self.s, INT64_MAX, &job.job)
-            PyErr_CheckSignals()
+            if rc == EINTR:  # a task that was taken must not be lost to an exception
+                PyErr_CheckSignals()
         if rc == RL_EAGAIN:
             return None
         check(rc)
@@ -741,6 +779,8 @@ cdef class ObjectRef:
 
     def future(self):
         """Return a concurrent.futures.Future with the value, or the error that get would raise."""
+        if self.session is None or self.session.make_future is None:
+            raise ValueError(f"{self!r} belongs to no live session of this process")
         return self.session.make_future(self)
 
     def as_future(self):
@@ -862,6 +902,7 @@ cdef InlinePin pin_inline(const uint8_t *bytes, size_t nbytes):
 # ---- values on their way ----
 
 @cython.final
+@cython.no_gc_clear  # __dealloc__ needs the session
 cdef class Stored:
     """A value in shared memory that nobody can see yet; given up when this object dies untaken."""
 
@@ -892,6 +933,7 @@ cdef class Stored:
 
 
 @cython.final
+@cython.no_gc_clear  # __dealloc__ needs the session
 cdef class Job:
     """A task that this process has taken (or, in the supervisor, one that has stranded)."""
 

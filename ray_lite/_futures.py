@@ -51,6 +51,7 @@ class FutureMaker:
     def _run(self) -> None:
         """Wait for whatever is pending, until nothing is or the session has ended."""
         while True:
+            interrupts = self._core.interrupts
             with self._lock:
                 self._pending = [item for item in self._pending if not item[1].cancelled()]
                 if not self._pending:
@@ -58,7 +59,7 @@ class FutureMaker:
                     return
                 pending = list(self._pending)
             try:
-                flags = self._core.wait_once([waitable for waitable, _ in pending])
+                flags = self._core.wait_once([waitable for waitable, _ in pending], interrupts)
             except Exception as error:
                 self._fail_all(error)
                 return

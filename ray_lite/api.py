@@ -80,7 +80,7 @@ def init(address: str | None = None, **options: Any) -> RayContext:
     """
     checked = check_init_options({"address": address, **options})
     connection = session.current()
-    if connection is not None and connection.core.is_over and not connection.is_worker:
+    if connection is not None and not connection.is_worker and session.is_lost(connection):
         session.close_session()
         connection = None
     if connection is not None:

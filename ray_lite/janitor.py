@@ -1,8 +1,9 @@
 """The janitor: what has to happen when a worker has died, in the order in which it must happen.
 
 Owns that order: first the processes that the worker left behind, for they may still read its views;
-then its slot, with everything that it held. It must not know what becomes of the worker's task:
-the core strands it, the scheduler decides.
+then its slot, with everything that it held. Owns as well what is left to do when the supervisor
+itself has died. It must not know what becomes of the worker's task: the core strands it, the
+scheduler decides.
 """
 
 import contextlib
@@ -39,6 +40,31 @@ def sweep(pid: int, keep: set[int]) -> None:
                 os.kill(orphan, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(orphan, 0)
+
+
+def sweep_marked(mark: str) -> None:
+    """Kill every process whose first environment had the entry `mark`, but this one.
+
+    For when the supervisor, to which orphans fall, is dead. Passes until one finds nobody, since a
+    process may fork while it is looked for.
+    """
+    entry = mark.encode()
+    others = {os.getpid()}
+    while sum([_kill_if_marked(pid, entry) for pid in _all_pids() if pid not in others]):
+        pass
+
+
+def _kill_if_marked(pid: int, entry: bytes) -> bool:
+    with contextlib.suppress(OSError):
+        fd = os.pidfd_open(pid)  # first, so that the one looked at is the one killed
+        try:
+            marked = entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if marked:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            return marked
+        finally:
+            os.close(fd)
+    return False
 
 
 def _children() -> list[int]:

@@ -5,6 +5,10 @@ is why it is a process of its own, forked by the supervisor. A worker whose pipe
 nothing is lost. It must not know tasks: a worker announces the name of what it runs in its own
 output stream (`TitledStream`), so a line always carries the right name.
 
+It is also the witness of the supervisor's death: who closes the socket without a goodbye was
+killed, and the log process then sweeps up the session before it ends itself. When it is the log
+process that is killed, the supervisor, which has the pipes' read ends too, forks another.
+
     worker 1 ──stdout, stderr──┐
     worker 2 ──stdout, stderr──┼──► log process ──► driver's stdout, stderr
     supervisor ──messages──────┘
@@ -18,9 +22,12 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 TITLE: Final = b"\x00ray_lite "  # a title reaches from here to the end of the line
+GOODBYE: Final = b"{}"
+LAST_WORDS: Final = 1  # seconds that the pipes may stay open when the supervisor was killed
 CHUNK: Final = 1 << 16
 LONGEST_LINE: Final = 1 << 20  # a longer line is cut in pieces
 
@@ -89,11 +96,18 @@ class _Source:
 
 
 class LogProcess:
-    """Reads every pipe it is handed until all of them, and the supervisor's socket, have ended."""
+    """Reads every pipe it is handed until all of them, and the supervisor's socket, have ended.
 
-    def __init__(self, control: socket.socket, *, mute: bool) -> None:
-        """Listen to `control` for pipes; `mute` reads what workers print and drops it."""
+    Args:
+        control: The socket to the supervisor.
+        mute: Read what workers print and drop it (log_to_driver=False).
+        orphaned: What is to be done if the supervisor is killed.
+    """
+
+    def __init__(self, control: socket.socket, *, mute: bool, orphaned: Callable[[], None]) -> None:
+        """Listen to `control` for pipes."""
         self._mute = mute
+        self._orphaned = orphaned
         self._control: socket.socket | None = control
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
@@ -112,10 +126,13 @@ class LogProcess:
         """Take over the pipes of a new worker, or learn that the supervisor has ended."""
         assert self._control is not None
         message, ancillary, _, _ = self._control.recvmsg(4096, socket.CMSG_SPACE(16))
-        if not message:
+        if message in (b"", GOODBYE):
             self._poll.unregister(self._control)
             self._control.close()
             self._control = None
+            if not message:
+                signal.alarm(LAST_WORDS)  # the end, even if somebody keeps a pipe open
+                self._orphaned()
             return
         fds = array.array("i")
         for _, _, data in ancillary:
@@ -157,10 +174,17 @@ def send_pipes(control: socket.socket, pid: int, fds: list[int]) -> None:
         )
 
 
-def main(control: socket.socket, *, mute: bool) -> None:
-    """Be the log process until the end; `mute` drops what workers print (log_to_driver=False)."""
+def say_goodbye(control: socket.socket) -> None:
+    """Tell the log process that the session ends in good order."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        control.send(GOODBYE)
+    control.close()
+
+
+def main(control: socket.socket, *, mute: bool, orphaned: Callable[[], None]) -> None:
+    """Be the log process until the end; see LogProcess."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    LogProcess(control, mute=mute).run()
+    LogProcess(control, mute=mute, orphaned=orphaned).run()
 
 
 def title_setter(streams: list[TitledStream]) -> Any:

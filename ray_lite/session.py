@@ -30,10 +30,11 @@ from ray_lite import _blas, _core
 from ray_lite._futures import FutureMaker
 from ray_lite._limits import check_store_size, default_store_size, usable_cpus
 from ray_lite._options import InitOptions
-from ray_lite.exceptions import RaySystemError
+from ray_lite.exceptions import RaySystemError, error_from_code
 
 START_TIMEOUT: Final = 60.0  # seconds until the supervisor must have answered
 STOP_TIMEOUT: Final = 10.0  # seconds until a supervisor that does not stop is killed
+MARK: Final = "RAY_LITE_SESSION"  # environment variable that all of a session's processes carry
 STORE_PATIENCE: Final = 10.0  # seconds that a full store may go without a byte freed
 
 # What the supervisor's interpreter runs: its imports come from where the driver's came from.
@@ -90,15 +91,28 @@ def current() -> Connection | None:
 
 
 def ensure(start: Callable[[], object]) -> Connection:
-    """Return this process's connection; `start` one if there is none."""
+    """Return this process's connection; `start` one if there is none.
+
+    Raises:
+        RaySystemError: The session has ended without `shutdown`.
+    """
     connection = _process.connection
     if connection is not None:
+        if connection.core.is_over:
+            raise error_from_code(_core.EDEAD)
         return connection
     with _process.lock:
         if _process.connection is None:
             start()
         assert _process.connection is not None
         return _process.connection
+
+
+def is_lost(connection: Connection) -> bool:
+    """Return whether the session has ended without `shutdown`: its supervisor died."""
+    if connection.core.is_over:
+        return True
+    return connection.supervisor is not None and connection.supervisor.poll() is not None
 
 
 # ---- the driver's side ----
@@ -118,7 +132,8 @@ def open_session(options: InitOptions) -> Connection:
     bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        supervisor = _start_supervisor([*segments.fds, bell], theirs, options.env_vars)
+        env_vars = {**options.env_vars, MARK: f"{segments.cookie:016x}"}
+        supervisor = _start_supervisor([*segments.fds, bell], theirs, env_vars)
     connection = None
     try:
         _tell(mine, _session_config(options, segments.fds, bell, num_cpus))
@@ -183,7 +198,8 @@ def _declare_resources(core: _core.Session, num_cpus: int, custom: dict[str, int
 
 
 def _tell(control: socket.socket, message: dict[str, Any]) -> None:
-    control.sendall(json.dumps(message).encode())
+    with contextlib.suppress(ConnectionError):  # whoever reads the answer will see that it is dead
+        control.sendall(json.dumps(message).encode())
 
 
 def _await_ready(connection: Connection) -> None:
@@ -191,13 +207,16 @@ def _await_ready(connection: Connection) -> None:
     control, supervisor = connection.control, connection.supervisor
     assert control is not None and supervisor is not None
     control.settimeout(START_TIMEOUT)
+    code = None
     try:
         answer = control.recv(65536)
     except TimeoutError:
         answer = b""
+    except ConnectionError:
+        answer = b""
+        code = supervisor.wait()
     control.settimeout(None)
     if not answer:
-        code = supervisor.poll()
         raise RaySystemError(
             f"the supervisor (process {supervisor.pid}) did not start: "
             f"{'it gave no sign' if code is None else f'it ended with status {code}'}; "

@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ray_lite import _core, janitor, logs, worker
+from ray_lite import _core, janitor, logs, session, worker
 from ray_lite import scheduler as sched
 from ray_lite._blas import set_blas_threads
 from ray_lite._values import store_failure
@@ -56,12 +56,14 @@ class Supervisor:
 
     Args:
         driver: The control socket to the driver.
+        driver_pidfd: Turns readable when the driver dies.
         config: What the driver said first.
     """
 
-    def __init__(self, driver: socket.socket, config: Config) -> None:
+    def __init__(self, driver: socket.socket, driver_pidfd: int, config: Config) -> None:
         """Join the session and start its log process; no worker yet."""
         self._driver = driver
+        self._driver_pidfd = driver_pidfd
         self._config = config
         self._segments = _core.Segments.attach(config.control_fd, config.data_fd)
         # It must not wait for room in the store: patience 0.
@@ -76,18 +78,22 @@ class Supervisor:
         self._tasks: dict[int, _core.Job] = {}
         #: How the last worker that had a task ended, for the error of that task.
         self._cause = ""
-        self._log, self._log_pid = self._fork_log()
+        #: pid -> read ends of what a worker prints (0: messages of our own). The log process has
+        #: them too; should it be killed, they do not go with it.
+        self._pipes: dict[int, list[int]] = {}
+        self._log, self._log_pid, self._log_pidfd = self._fork_log()
         self._messages = self._open_messages()
-        self._driver_pidfd = os.pidfd_open(config.driver_pid)
 
     # ---- the loop ----
 
     def run(self) -> None:
         """Supervise until the driver ends the session, or dies."""
-        for fd in (self._driver.fileno(), self._config.bell_fd, self._driver_pidfd):
+        driver = self._driver.fileno()
+        for fd in (driver, self._config.bell_fd, self._driver_pidfd, self._log_pidfd):
             self._poll.register(fd, select.EPOLLIN)
         self._carry_out(self._scheduler.start())
-        self._driver.sendall(json.dumps({"pid": os.getpid()}).encode())
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the driver has died
+            self._driver.sendall(json.dumps({"pid": os.getpid()}).encode())
         while not self._handle_events(self._poll.poll(TICK)):
             self._look()
         self._end()
@@ -102,6 +108,8 @@ class Supervisor:
             if fd == self._config.bell_fd:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(fd)
+            elif fd == self._log_pidfd:
+                self._replace_log()
             else:
                 self._bury(fd)
         return False
@@ -156,24 +164,24 @@ class Supervisor:
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         assert len(os.listdir("/proc/self/task")) == 1, "the supervisor must have one thread"
+        me = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(out_write, err_write)
+            self._become_worker(me, out_write, err_write)
         pidfd = os.pidfd_open(pid)
         self._workers[pidfd] = pid
         self._poll.register(pidfd, select.EPOLLIN)
         os.close(out_write)
         os.close(err_write)
-        logs.send_pipes(self._log, pid, [out_read, err_read])
-        os.close(out_read)
-        os.close(err_read)
+        self._pipes[pid] = [out_read, err_read]
+        logs.send_pipes(self._log, pid, self._pipes[pid])
 
-    def _become_worker(self, out: int, err: int) -> None:
+    def _become_worker(self, supervisor: int, out: int, err: int) -> None:
         """In the forked child: shed what is the supervisor's, join, work, end."""
         status = 1
         try:
             self._core.detach()
-            _detach_process(os.getppid(), out, err, keep=self._config.bell_fd)
+            _detach_process(supervisor, out, err, keep=self._config.bell_fd)
             streams = [logs.TitledStream(1), logs.TitledStream(2)]
             sys.stdout, sys.stderr = streams
             set_blas_threads()
@@ -186,7 +194,6 @@ class Supervisor:
             )
             os.eventfd_write(self._config.bell_fd, 1)
             worker.main(core, self._config.namespace, logs.title_setter(streams))
-            core.leave()
             status = 0
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -205,6 +212,8 @@ class Supervisor:
         pid = self._workers.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
+        for fd in self._pipes.pop(pid):
+            os.close(fd)
         _, status = os.waitpid(pid, 0)
         self._cause = janitor.describe_status(pid, status)
         janitor.sweep(pid, keep={self._log_pid, *self._workers.values()})
@@ -252,24 +261,41 @@ class Supervisor:
 
     # ---- output ----
 
-    def _fork_log(self) -> tuple[socket.socket, int]:
+    def _fork_log(self) -> tuple[socket.socket, int, int]:
+        """Start the log process; returns the socket to it, its pid and its pidfd."""
+        mark = f"{session.MARK}={os.environ[session.MARK]}"
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
             try:
                 self._core.detach()
                 _close_all_but({0, 1, 2, theirs.fileno()})
-                logs.main(theirs, mute=not self._config.log_to_driver)
+                logs.main(
+                    theirs,
+                    mute=not self._config.log_to_driver,
+                    orphaned=lambda: janitor.sweep_marked(mark),
+                )
             finally:
                 os._exit(0)
         theirs.close()
-        return mine, pid
+        return mine, pid, os.pidfd_open(pid)
+
+    def _replace_log(self) -> None:
+        """The log process was killed: another one goes on with the same pipes."""
+        self._poll.unregister(self._log_pidfd)
+        os.close(self._log_pidfd)
+        os.waitpid(self._log_pid, 0)
+        self._log.close()
+        self._log, self._log_pid, self._log_pidfd = self._fork_log()
+        self._poll.register(self._log_pidfd, select.EPOLLIN)
+        for pid, fds in self._pipes.items():
+            logs.send_pipes(self._log, pid, fds)
 
     def _open_messages(self) -> int:
         """Open the supervisor's own way to the driver's stderr."""
         read, write = os.pipe()
-        logs.send_pipes(self._log, 0, [read])
-        os.close(read)
+        self._pipes[0] = [read]
+        logs.send_pipes(self._log, 0, self._pipes[0])
         os.set_blocking(write, False)
         return write
 
@@ -291,9 +317,8 @@ class Supervisor:
                 os.waitpid(pid, 0)
             janitor.sweep(pid, keep={self._log_pid, *self._workers.values()})
         os.close(self._messages)
-        self._log.close()
-        pidfd = os.pidfd_open(self._log_pid)
-        if not select.select([pidfd], [], [], 2.0)[0]:
+        logs.say_goodbye(self._log)
+        if not select.select([self._log_pidfd], [], [], 2.0)[0]:
             os.kill(self._log_pid, signal.SIGKILL)
         os.waitpid(self._log_pid, 0)
 
@@ -330,12 +355,16 @@ def main(control_fd: int) -> None:
     if not message:
         return  # the driver died at once
     config = Config(**message)
+    try:
+        driver_pidfd = os.pidfd_open(config.driver_pid)
+    except ProcessLookupError:
+        return
     for key, value in config.environment.items():
         if value is None:
             os.environ.pop(key, None)
         else:
             os.environ[key] = value
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    supervisor = Supervisor(driver, config)
+    supervisor = Supervisor(driver, driver_pidfd, config)
     gc.freeze()  # what is there now will not change: keep its pages shared with the workers
     supervisor.run()

@@ -34,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="ray_lite",
         help="the engine that tests/conformance runs on",
     )
+    parser.addoption(
+        "--leak-patience",
+        type=float,
+        default=5.0,
+        help="seconds that processes, threads and references are given to end after a test",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -81,7 +87,7 @@ def _module_leaks_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     if is_conformance(node) and request.config.getoption("--engine") == "ray":
         yield  # Ray's habits are not ours to judge
         return
-    check = check_for_leaks(node, ignore=())
+    check = check_for_leaks(node)
     next(check)
     yield
     ray_lite.shutdown()
@@ -106,13 +112,18 @@ def _leaks_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     yield from check_for_leaks(request.node, ignore=("children",) if shared else ())
 
 
-def check_for_leaks(node: Any, ignore: tuple[str, ...]) -> Iterator[None]:
+def check_for_leaks(node: Any, ignore: tuple[str, ...] = ()) -> Iterator[None]:
     """Compare what this process has before and after; not after a failure."""
     before = Belongings.now()
     yield
     if not node.stash.get(_failed, False):
-        left = leaks_since(before, ignore=ignore)
+        left = leaks_since(before, ignore=ignore, patience=patience_of(node))
         assert not left, "left over:\n  " + "\n  ".join(left)
+
+
+def patience_of(node: Any) -> float:
+    """Return how many seconds a test's traces have to vanish."""
+    return float(node.config.getoption("--leak-patience"))
 
 
 # ---- sessions ----
@@ -161,7 +172,7 @@ def check_sound_and_empty(node: Any, connection: Connection) -> None:
     if core.is_over or node.stash.get(_failed, False):
         return
     assert core.broken_invariant() is None
-    eventually(lambda: is_empty(connection), patience=5.0)
+    eventually(lambda: is_empty(connection), patience_of(node))
     assert core.usage()["objects"] == len(connection.cache), core.usage()
     assert core.usage()["tasks"] == 0, core.usage()
 

@@ -470,6 +470,13 @@ static void test_task_that_wants_more_than_there_is_is_infeasible_until_there_is
     tear_down();
 }
 
+/* A thread of the worker that does not run the task lends nothing. */
+static void *other_thread_sleeps(void *argument)
+{
+    CHECK_EQ(rl_task_block(&worker), 0);
+    return argument;
+}
+
 static void test_blocked_worker_lends_its_cpu_and_takes_it_back(void)
 {
     rl_handle out[2];
@@ -480,12 +487,13 @@ static void test_blocked_worker_lends_its_cpu_and_takes_it_back(void)
     rl_job parent = take(&worker);
     check_nothing_to_take(&second);
     CHECK_EQ(rl_task_block(&worker), 1);
-    CHECK_EQ(rl_task_block(&worker), 1); /* another of its threads */
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, other_thread_sleeps, NULL), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
     CHECK_EQ(cpus_free(), 1);
     CHECK_EQ(rl_task_load(&r.s, &load), 0);
     CHECK_EQ(load.blocked, 1);
     rl_job child = take(&second);
-    rl_task_unblock(&worker);
     CHECK_EQ(cpus_free(), 0);
     rl_task_unblock(&worker);
     CHECK_EQ(cpus_free(), -1); /* both run until one ends */

@@ -133,10 +133,18 @@ static void await_sleeper(uint32_t slot)
     while (atomic_load(&r.map.slots[slot].sleepers) == 0) sched_yield();
 }
 
+/* In a forked child: use the worker's slot as if this process had joined by itself. */
+static void become_worker(void)
+{
+    worker.pid = (uint32_t)getpid();
+    atomic_store(worker.attached, 1);
+    atomic_store(r.s.attached, 1);
+}
+
 static int seal_later(void *argument)
 {
     (void)argument;
-    worker.pid = (uint32_t)getpid(); /* the worker's slot, in another process */
+    become_worker();
     await_sleeper(r.s.slot);
     seal(&worker, 0, 1);
     return 0;
@@ -186,6 +194,7 @@ static void test_submit_in_another_process_wakes_an_idle_worker(void)
 static int free_later(void *argument)
 {
     uint32_t block = *(uint32_t *)argument;
+    become_worker();
     while (atomic_load(&r.map.control->room_waiters) == 0) sched_yield();
     CHECK_EQ(rl_arena_abandon(&worker, block), 0);
     return 0;

@@ -111,9 +111,7 @@ class Graph:
         seed, size = self._seed(), self._size(LARGEST // 4)
         level = [self._submit(make, seed + i, size) for i in range(8)]
         while len(level) > 1:
-            level = [
-                self._submit(add, a, b) for a, b in zip(level[::2], level[1::2], strict=True)
-            ]
+            level = [self._submit(add, a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
         total = sum(numbers(seed + i, size) for i in range(8))
         return Question("tree", lambda: digest(ray.get(level[0])), digest(np.asarray(total)))
 

@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crash.processes import connection, signal_children, supervisor_of, workers_of
 from support import MIB, eventually, is_gone
 
 import ray_lite as ray
+from crash.processes import (
+    connection,
+    holds_exports_only,
+    signal_children,
+    supervisor_of,
+    workers_of,
+)
 from ray_lite import _core
 
 SPOOL = Path(os.environ["RAY_LITE_TEST_SPOOL"])
@@ -179,12 +185,7 @@ def main(name: str) -> None:
     for path in SPOOL.glob("order*"):
         path.unlink()
     signal_children(workers_of(session), supervisor_of(session))
-
-    def holds_exports_only() -> bool:
-        usage = session.core.usage()
-        return usage["tasks"] == 0 and usage["objects"] == len(session.cache)
-
-    assert eventually(holds_exports_only, 10.0), session.core.usage()
+    assert eventually(lambda: holds_exports_only(session), 10.0), session.core.usage()
     repairs = session.core.usage()["repairs"]
     ray.shutdown()
     print(json.dumps({"deaths": len(passages), "repairs": repairs}))

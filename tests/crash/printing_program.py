@@ -6,10 +6,10 @@ Prints the lines of forty tasks, twenty before and twenty after the kill. Owns n
 import os
 import sys
 
-from crash.processes import children_of, connection, signal_children, supervisor_of, workers_of
 from support import MIB
 
 import ray_lite as ray
+from crash.processes import children_of, connection, signal_children, supervisor_of, workers_of
 
 
 @ray.remote(max_retries=3)

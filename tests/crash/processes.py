@@ -5,6 +5,7 @@ only after the process has shown to be a child of the session's supervisor. It m
 somebody is to die.
 """
 
+import gc
 import os
 import random
 import select
@@ -235,7 +236,14 @@ def _kill_marked(pid: int, mark: bytes) -> None:
 # ---- what must hold whenever nothing runs ----
 
 
-def figures(connection: Connection) -> dict[str, Any]:
+def figures(session: Connection) -> dict[str, Any]:
     """Return what the store holds, of that which must return to where it was."""
-    usage = connection.core.usage()
+    usage = session.core.usage()
     return {key: usage[key] for key in ("objects", "tasks", "free")}  # type: ignore[literal-required]
+
+
+def holds_exports_only(session: Connection) -> bool:
+    """Whether all that is stored is the functions that this process has exported."""
+    gc.collect()
+    found = figures(session)
+    return found["tasks"] == 0 and found["objects"] == len(session.cache)

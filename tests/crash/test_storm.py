@@ -16,7 +16,15 @@ from ray_lite.exceptions import RayError, WorkerCrashedError
 from ray_lite.session import Connection
 
 from .graph import Graph
-from .processes import Killer, connection, figures, signal_children, supervisor_of, workers_of
+from .processes import (
+    Killer,
+    connection,
+    figures,
+    holds_exports_only,
+    signal_children,
+    supervisor_of,
+    workers_of,
+)
 
 KILLS = int(os.environ.get("RAY_LITE_STORM_KILLS", "600"))
 SEED = int(os.environ.get("RAY_LITE_STORM_SEED", str(random.SystemRandom().randrange(2**32))))
@@ -37,14 +45,8 @@ def _storm_session(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def kill_all(session: Connection) -> int:
-    """Kill every worker, for functions that a worker exported live as long as it; return how many."""
+    """Kill every worker: functions that one has exported live as long as it. Returns how many."""
     return signal_children(workers_of(session), supervisor_of(session))
-
-
-def holds_exports_only(session: Connection) -> bool:
-    """Whether all that is stored is the functions that this process has exported."""
-    found = figures(session)
-    return found["tasks"] == 0 and found["objects"] == len(session.cache)
 
 
 def check_answers(graph: Graph) -> None:
