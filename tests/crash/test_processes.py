@@ -371,7 +371,7 @@ def test_stored_value_that_falls_to_the_collector_gives_its_block_back() -> None
     free = core.usage()["free"]
     cycle: list[Any] = [core.store(encode(np.zeros(MIB, np.uint8)))]
     cycle.append(cycle)
-    assert core.usage()["free"] == free - MIB
+    assert core.usage()["free"] <= free - MIB
     del cycle
     gc.collect()
     assert core.usage()["free"] == free
