@@ -1,8 +1,8 @@
 """What is stored for each outcome of a task: the one home of the num_returns rules.
 
 Owns the table below (design of generators: one engine, several views). It must not know where tasks
-come from or how arguments are found; it is given a job, a way to run the user's function, and asks
-`Retry` whether an exception is worth another attempt.
+come from or how arguments are found; it is given a job, a way to run the user's function, and one
+to ask whether an exception is worth another attempt.
 
     num_returns  outcome                          stored
     n            n values                         each as it is yielded; the last at the end
@@ -74,14 +74,10 @@ class Returns:
             pauses: Its stream has a limit of untaken items.
         """
         try:
-            try:
-                result = call()
-            except SystemExit:
-                raise
-            except BaseException as error:
-                self.fail(self._envelope_or_strand(error))
-                return
-            if dynamic:
+            result, failure = self._run(call)
+            if failure:
+                self.fail(failure)
+            elif dynamic:
                 self._deliver_dynamic(result)
             elif self._job.fills_stream:
                 self._deliver_stream(result, pauses=pauses)
@@ -95,6 +91,18 @@ class Returns:
                 self._deliver_sequence(result)
         except StrandedError:
             pass
+
+    def _run(self, call: Callable[[], Any]) -> tuple[Any, bytes]:
+        """Run the user's function: (its result, b""), or (None, its failure).
+
+        Nothing of its frames is left, so what it was given is released before the task ends.
+        """
+        try:
+            return call(), b""
+        except SystemExit:
+            raise
+        except BaseException as error:
+            return None, self._envelope_or_strand(error)
 
     def fail(self, data: bytes) -> None:
         """Store the failure `data` (an envelope) in every return that is still open; end the task.
@@ -121,7 +129,7 @@ class Returns:
     def _deliver_sequence(self, values: Any) -> None:
         """Store the items of a list, tuple, array, ...: anything with a length.
 
-        They were all there at once, so they become visible at once: a crash shows none of them.
+        They were all there at once, so they become visible at once, in one section.
         """
         try:
             length = len(values)

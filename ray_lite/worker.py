@@ -10,6 +10,7 @@ is run again (scheduler.py).
 import os
 import sys
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Any, Final
 
 from ray_lite import _core, session
@@ -19,6 +20,25 @@ from ray_lite.remote import Export, Mode
 from ray_lite.returns import Returns
 
 FUNCTIONS_KEPT: Final = 1024  # loaded functions, least recently used go first
+
+
+class _Call:
+    """One call of a user's function, which alone holds its arguments: they go when it returns."""
+
+    __slots__ = ("_args", "_function", "_kwargs")
+
+    def __init__(
+        self, function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> None:
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs or {}
+
+    def __call__(self) -> Any:
+        """Make the call; once."""
+        args, kwargs = self._args, self._kwargs
+        self._args, self._kwargs = (), {}
+        return self._function(*args, **kwargs)
 
 
 class Worker:
@@ -66,7 +86,7 @@ class Worker:
             export = self._load(job)
             returns = _returns_for(self._core, job, export)
             failure, call = self._bind(job, export)
-            if failure is not None:
+            if call is None:
                 returns.fail(failure)
                 return
             returns.deliver(
@@ -96,11 +116,8 @@ class Worker:
             self._functions.move_to_end(key)
         return export
 
-    def _bind(self, job: _core.Job, export: Export) -> tuple[bytes | None, Any]:
-        """Return (None, the call to make), or (the failure of an argument, None).
-
-        The arguments belong to the call alone, so that they die with it.
-        """
+    def _bind(self, job: _core.Job, export: Export) -> tuple[bytes, _Call | None]:
+        """Return (b"", the call to make), or (the failure of an argument, None)."""
         refs = job.refs()
         resolved = []
         for ref in refs[: job.ndeps]:
@@ -109,8 +126,7 @@ class Worker:
                 return nest_error(value.data, _name(job, export), pid=os.getpid()), None
             resolved.append(value)
         args, kwargs = job.arguments(refs, resolved)
-        function = export.function
-        return None, lambda: function(*args, **kwargs)
+        return b"", _Call(export.function, args, kwargs)
 
 
 def _name(job: _core.Job, export: Export) -> str:
