@@ -20,7 +20,7 @@ def rate(work: Callable[[int], object], count: int) -> float:
 
 
 def run_engine(script: str, engine: str, python: str) -> Row:
-    """Run `script` for one engine in a fresh process; it prints its row as JSON on its last line."""
+    """Run `script` for one engine in a fresh process; its last line is its row as JSON."""
     command = [python, script, "--engine", engine]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

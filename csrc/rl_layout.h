@@ -46,7 +46,7 @@ enum {
     RL_BINS = 172,
     RL_BIN_WORDS = 3,
     RL_INLINE = 32,       /* longest payload kept in the object's record */
-    RL_TASK_INLINE = 116,  /* longest arguments kept in the task's record */
+    RL_TASK_INLINE = 116, /* longest arguments kept in the task's record */
     RL_TASK_NAME = 48,
     RL_CHUNK_NAMES = 14,
     RL_ALIGN = 64,      /* of every block */
@@ -205,8 +205,8 @@ typedef struct rl_task {
     uint32_t nbytes;         /* of the inline arguments */
     int32_t max_retries;     /* < 0: without end */
     uint32_t options;        /* bits of ray_lite's Python layer; the core does not read them */
-    uint32_t stream;        /* index of the stream that it fills, or RL_NIL */
-    uint32_t stranded;      /* why: RL_TASK_RAISED, or 0: its worker died */
+    uint32_t stream;         /* index of the stream that it fills, or RL_NIL */
+    uint32_t stranded;       /* why: RL_TASK_RAISED, or 0: its worker died */
     char name[RL_TASK_NAME]; /* UTF-8, cut to fit; for messages and log prefixes */
     uint8_t bytes[RL_TASK_INLINE];
 } rl_task;
@@ -244,7 +244,7 @@ typedef struct rl_class {
     uint32_t count;      /* derived */
     uint32_t passed;     /* derived: younger tasks that ran before its head */
     uint32_t pad;
-    int64_t reserved_ns; /* derived: until when its head has CPUs kept free for it */
+    int64_t reserved_ns;              /* derived: until when its head has CPUs kept free for it */
     int64_t demand[RL_MAX_RESOURCES]; /* units */
 } rl_class;
 
@@ -283,7 +283,7 @@ typedef struct rl_control {
                                        every worker has one */
     _Atomic uint32_t bell;          /* 1: the supervisor has been rung and has not looked yet */
     _Atomic uint32_t ended;         /* the session is over: every wait returns RL_EDEAD */
-    uint32_t report_from;  /* where the next of them is looked for first */
+    uint32_t report_from;           /* where the next of them is looked for first */
     uint32_t reports;               /* derived: failures that nobody read */
     uint32_t stranded;              /* derived: tasks in that state */
     uint32_t workers;               /* derived: live workers */

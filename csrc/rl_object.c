@@ -577,7 +577,8 @@ int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
                    int64_t deadline_ns, uint8_t *ready, uint32_t *nready)
 {
     uint32_t interrupts = atomic_load_explicit(&s->interrupts, memory_order_seq_cst);
-    return rl_object_wait_since(s, h, n, need, stop_at_error, deadline_ns, interrupts, ready, nready);
+    return rl_object_wait_since(s, h, n, need, stop_at_error, deadline_ns, interrupts, ready,
+                                nready);
 }
 
 int rl_object_wait_since(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,

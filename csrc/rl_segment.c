@@ -22,7 +22,8 @@
 
 static const rl_capacities default_capacities = {.blocks = 1u << 20,
                                                  .objects = 1u << 22,
-                                                 .tasks = 1u << 21, .streams = 1u << 18,
+                                                 .tasks = 1u << 21,
+                                                 .streams = 1u << 18,
                                                  .chunks = 1u << 21,
                                                  .edges = 1u << 22};
 
@@ -131,8 +132,10 @@ int rl_segment_create(uint64_t data_size, const rl_capacities *capacities, rl_ma
     if (n.edges == 0) n.edges = default_capacities.edges;
     if (data_size == 0 || data_size > UINT64_C(1) << 46) return RL_EINVAL;
 
-    rl_control plan = {
-        .version = RL_LAYOUT_VERSION, .data_size = round_up(data_size, 4096), .supervisor = RL_NIL, .next_seq = 1};
+    rl_control plan = {.version = RL_LAYOUT_VERSION,
+                       .data_size = round_up(data_size, 4096),
+                       .supervisor = RL_NIL,
+                       .next_seq = 1};
     plan.control_size = place_tables(&plan, &n);
     if (getrandom(&plan.cookie, sizeof plan.cookie, 0) != sizeof plan.cookie) return EIO;
 
@@ -188,8 +191,8 @@ static int check_header(const rl_control *c, uint64_t control_size, uint64_t dat
     int placed = place_tables(&plan, &n) == control_size && is_placed(&c->slots, &plan.slots) &&
                  is_placed(&c->classes, &plan.classes) && is_placed(&c->blocks, &plan.blocks) &&
                  is_placed(&c->objects, &plan.objects) && is_placed(&c->tasks, &plan.tasks) &&
-                 is_placed(&c->streams, &plan.streams) &&
-                 is_placed(&c->chunks, &plan.chunks) && is_placed(&c->edges, &plan.edges);
+                 is_placed(&c->streams, &plan.streams) && is_placed(&c->chunks, &plan.chunks) &&
+                 is_placed(&c->edges, &plan.edges);
     return placed ? 0 : RL_ELAYOUT;
 }
 

@@ -21,14 +21,15 @@ typedef struct rl_session {
     rl_mapping map;
     uint32_t slot;
     uint32_t pid;
-    int bell_fd;          /* eventfd that the supervisor polls, or -1 */
-    int peer_fd;          /* pidfd of the supervisor, or -1: waits notice its death */
-    _Atomic uint32_t *attached; /* 0: the session was left, or this is a forked child. In memory that
-                                   the kernel wipes on fork, so it holds before any hook has run */
+    int bell_fd; /* eventfd that the supervisor polls, or -1 */
+    int peer_fd; /* pidfd of the supervisor, or -1: waits notice its death */
+    _Atomic uint32_t
+        *attached; /* 0: the session was left, or this is a forked child. In memory that
+                      the kernel wipes on fork, so it holds before any hook has run */
     pthread_mutex_t local_mutex;
-    _Atomic uint32_t *local;     /* [objects.capacity]: references that this process holds */
-    _Atomic uint8_t *warm;       /* one bit a 64 KiB of DATA: in this process's page table */
-    pthread_t runner;            /* the thread that took the task: only its sleep lends the CPU */
+    _Atomic uint32_t *local; /* [objects.capacity]: references that this process holds */
+    _Atomic uint8_t *warm;   /* one bit a 64 KiB of DATA: in this process's page table */
+    pthread_t runner;        /* the thread that took the task: only its sleep lends the CPU */
     size_t local_nbytes;
     size_t warm_nbytes;
     _Atomic uint32_t sections;   /* entered so far; counted by debug builds only */

@@ -565,8 +565,7 @@ int rl_task_refs(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
 /* ---- return and finish ---- */
 
 /* Store a return value of a task that the caller has checked. */
-static int return_value(rl_section *section, uint32_t task, rl_handle object,
-                        const rl_value *value)
+static int return_value(rl_section *section, uint32_t task, rl_handle object, const rl_value *value)
 {
     rl_mapping *m = &section->s->map;
     if (object.index >= m->control->objects.high_water) return RL_EINVAL;

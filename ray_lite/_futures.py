@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 from ray_lite import _core
 from ray_lite._values import read
 
-
 Waitable: TypeAlias = _core.ObjectRef[Any] | _core.Stream
 
 

@@ -1,6 +1,5 @@
 """What a caller gets of a generator task. Owns the classes; must not know how values are made."""
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any, Generic, NoReturn, TypeVar, final
 
@@ -103,6 +102,8 @@ class ObjectRefGenerator(Generic[T_co]):
 
     async def __anext__(self) -> "ObjectRef[T_co]":
         """Wait for the next reference without blocking the loop; StopAsyncIteration at the end."""
+        import asyncio  # it is slow to import, and whoever awaits has it
+
         try:
             while (ref := self._poll()) is None:
                 make_future = self.stream.session.make_future

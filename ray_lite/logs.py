@@ -48,7 +48,8 @@ class TitledStream(io.TextIOWrapper):
         if self.title != self._announced:
             self._announced = self.title
             super().flush()
-            self.buffer.write(TITLE + self.title.encode("utf-8", "replace") + b"\n")
+            title = " ".join(self.title.splitlines())
+            self.buffer.write(TITLE + title.encode("utf-8", "replace") + b"\n")
         return super().write(text)
 
 

@@ -236,8 +236,11 @@ class Returns:
     def _drain(self, generator: Any) -> None:
         count = 0
         try:
-            for _ in generator:
+            while True:
+                next(generator)  # the variable of a for loop would keep the value alive
                 count += 1
+        except StopIteration:
+            pass
         except SystemExit:
             raise
         except BaseException as error:

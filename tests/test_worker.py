@@ -50,9 +50,8 @@ class TestOneCpu:
             lambda ref: ray.get(ref),
             lambda ref: ray.get([ref])[0],
             lambda ref: ray.wait([ref])[0] and ray.get(ref),
-            lambda ref: ref.future().result(),
         ],
-        ids=["get", "get a list", "wait", "future"],
+        ids=["get", "get a list", "wait"],
     )
     def test_task_that_waits_lends_its_cpu(
         self, session: Connection, wait: Callable[[Any], Any]

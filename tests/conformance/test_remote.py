@@ -158,7 +158,9 @@ def test_remote_function_is_captured_at_its_first_call(ray: ModuleType) -> None:
     assert ray.get(f.remote()) == [1]
 
 
-@pytest.mark.deliberately_different("an array is stored once a call, however often it is an argument of it")
+@pytest.mark.deliberately_different(
+    "an array is stored once a call, however often it is an argument of it"
+)
 def test_remote_call_gets_the_same_array_twice_as_one_object(ray: ModuleType) -> None:
     @ray.remote
     def same(a, b):

@@ -61,6 +61,13 @@ def parts(seed: int, size: int, n: int) -> Any:
 
 
 @ray.remote
+def consume(seed: int, size: int, n: int, retries: int) -> list[tuple[int, int]]:
+    """Read a stream to its end, here in a worker."""
+    stream = parts.options(max_retries=retries).remote(seed, size, n)
+    return [digest(ray.get(ref)) for ref in stream]
+
+
+@ray.remote
 def put_all(seed: int, size: int, n: int) -> list[Any]:
     """Return references to n arrays."""
     return [ray.put(numbers(seed + i, size)) for i in range(n)]
@@ -94,7 +101,16 @@ class Graph:
 
     def questions(self) -> list[Question]:
         """Submit one of each kind; each `ask` waits for its outcome."""
-        kinds = [self._tree, self._chain, self._static, self._dynamic, self._boxed, self._nested]
+        kinds = [
+            self._tree,
+            self._chain,
+            self._static,
+            self._dynamic,
+            self._stream,
+            self._consumed,
+            self._boxed,
+            self._nested,
+        ]
         self._random.shuffle(kinds)
         return [kind() for kind in kinds]
 
@@ -137,6 +153,25 @@ class Graph:
         return Question(
             "dynamic generator",
             lambda: [digest(ray.get(ref)) for ref in ray.get(outer)],
+            [digest(numbers(seed + i, size)) for i in range(n)],
+        )
+
+    def _stream(self) -> Question:
+        seed, size, n = self._seed(), self._size(LARGEST // 8), self._random.randint(0, 30)
+        self._submit(parts, seed, size, n)  # nobody listens
+        stream = self._submit(parts, seed, size, n)
+        return Question(
+            "stream",
+            lambda: [digest(ray.get(ref)) for ref in stream],
+            [digest(numbers(seed + i, size)) for i in range(n)],
+        )
+
+    def _consumed(self) -> Question:
+        seed, size, n = self._seed(), self._size(LARGEST // 8), self._random.randint(0, 5)
+        outer = self._submit(consume, seed, size, n, self._retries)
+        return Question(
+            "stream in a task",
+            lambda: ray.get(outer),
             [digest(numbers(seed + i, size)) for i in range(n)],
         )
 

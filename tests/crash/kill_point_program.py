@@ -25,7 +25,6 @@ from crash.processes import (
     supervisor_of,
     workers_of,
 )
-from ray_lite import _core
 
 SPOOL = Path(os.environ["RAY_LITE_TEST_SPOOL"])
 again = ray.remote(max_retries=-1)
@@ -45,6 +44,20 @@ def three(start: int) -> Any:
     """Yield three arrays: return values that are sealed one by one."""
     for i in range(start, start + 3):
         yield np.full(3000, i)
+
+
+@again
+def stream(start: int, n: int) -> Any:
+    """Yield n values as a stream."""
+    yield from range(start, start + n)
+
+
+@again
+def consume(start: int) -> int:
+    """Read a stream to its end, and the beginning of another, in a worker."""
+    total = sum(ray.get(list(stream.remote(start, 40))))
+    abandoned = stream.remote(start, 40)
+    return total + int(ray.get(next(abandoned)))
 
 
 @again
@@ -76,6 +89,10 @@ def mix(directory: Path, numbers: Iterator[int]) -> None:
     arrays = three.remote(i)
     doubled = [double.remote(array) for array in arrays]
     total = delegate.remote(i)
+    consumed = consume.remote(i)
+    streamed = stream.remote(i, 20)
+    assert [ray.get(ref) for ref in streamed] == list(range(i, i + 20))
+    assert ray.get(consumed) == sum(range(i, i + 40)) + i
     assert ray.get(raised) == path
     assert np.array_equal(ray.get(chain), np.arange(3000) * 4)
     assert [int(array[0]) for array in ray.get(arrays)] == [i, i + 1, i + 2]
@@ -192,5 +209,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    _core.switch_repair(os.environ.get("RAY_LITE_TEST_REPAIRS") != "0")
     main(sys.argv[1])

@@ -71,3 +71,18 @@ def test_worker_killed_at(name: str, faults_build: Path, tmp_path: Path) -> None
         assert program.process.returncode == 0, err
         assert json.loads(out.splitlines()[-1])["deaths"] >= 1
         assert program.leftovers() == []
+
+
+@pytest.mark.parametrize("name", ["task.claim.before", "object.put.before", "task.free.after"])
+def test_worker_killed_with_repair_switched_off_is_noticed(
+    name: str, faults_build: Path, tmp_path: Path
+) -> None:
+    """The control: without repair the same program must find something wrong, or come to a halt."""
+    with run_program(faults_build, tmp_path, name, repairs=False) as program:
+        try:
+            out, err = program.process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            return
+        assert program.process.returncode != 0, out
+        assert "Error" in err
+        assert "no worker passed" not in err  # that would be the program's own fault

@@ -3,20 +3,18 @@
 Python imports this at the start of each process that has this directory in PYTHONPATH. A process
 that is forked afterwards, as workers are by the supervisor, takes an order from the spool, if there
 is one, and obeys it. An order is a file called "number name n"; who takes it renames it to
-"pid name n".
+"pid name n". It also switches repair off, from the first process on, where it is told to.
 """
 
 import os
 
 SPOOL = os.environ["RAY_LITE_TEST_SPOOL"]
-REPAIRS = os.environ.get("RAY_LITE_TEST_REPAIRS") != "0"
 
 
 def take_order() -> None:
-    """In a forked child: be armed, and switch repair off in a program that is to fail."""
-    from ray_lite._core import arm_kill_point, switch_repair
+    """In a forked child: be armed."""
+    from ray_lite._core import arm_kill_point
 
-    switch_repair(REPAIRS)
     for order in sorted(os.listdir(SPOOL)):
         number, name, n = order.split(" ")
         if not number.startswith("order"):
@@ -28,5 +26,10 @@ def take_order() -> None:
         arm_kill_point(name, int(n))
         return
 
+
+if os.environ.get("RAY_LITE_TEST_REPAIRS") == "0":  # in a program that is to fail
+    from ray_lite._core import switch_repair
+
+    switch_repair(False)
 
 os.register_at_fork(after_in_child=take_order)
