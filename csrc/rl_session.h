@@ -9,8 +9,8 @@
  *            `local` counts those between. `local_mutex` (private to the process) guards the pair
  *            count + bit. Order: local_mutex before the session's lock.
  * FORK       A forked child must not use its parent's slot: it is detached from the start, every
- *            call fails with RL_EDEAD and every release does nothing. A worker forked by the supervisor
- *            calls rl_session_join() instead, on the mapping that it inherited.
+ *            call fails with RL_EDEAD and every release does nothing. A worker forked by the
+ *            supervisor calls rl_session_join() instead, on the mapping that it inherited.
  */
 #ifndef RL_SESSION_H
 #define RL_SESSION_H
@@ -64,7 +64,8 @@ int rl_session_join(rl_session *s, const rl_mapping *m, uint32_t role, int bell_
 /* Leave in good order: gives back everything that this process holds, then the slot. */
 int rl_session_leave(rl_session *s);
 
-/* Forget the session without touching shared memory: the janitor gives back what this process held. */
+/* Forget the session without touching shared memory: the janitor gives back what this process
+ * held. */
 void rl_session_detach(rl_session *s);
 
 static inline int rl_is_detached(const rl_session *s)
@@ -72,7 +73,8 @@ static inline int rl_is_detached(const rl_session *s)
     return atomic_load_explicit(s->attached, memory_order_relaxed) == 0;
 }
 
-/* Give back the private memory of a session that was left or detached, once no thread is in a call. */
+/* Give back the private memory of a session that was left or detached, once no thread is in a
+ * call. */
 void rl_session_dispose(rl_session *s);
 
 /* Make each wait under way in this process return EINTR. */

@@ -18,8 +18,10 @@
  *            do not starve one that wants many. Tasks of tasks run all the same, and after that time
  *            the counting starts again, so nothing waits for ever on a task that never ends.
  * CRASHES    submit: return objects PENDING, lists, then COMMIT state = WAITING or READY; before
- *            it the return objects have no producer, and rebuild frees them. claim: COMMIT state = CLAIMED | slot. finish: COMMIT state = FREEING, then
- *            names are dropped, generation raised, COMMIT state = FREE; rebuild finishes it.
+ *            it the return objects have no producer, and rebuild frees them.
+ *            claim: COMMIT state = CLAIMED | slot.
+ *            finish: COMMIT state = FREEING, then names are dropped, generation raised, COMMIT
+ *            state = FREE; rebuild finishes it.
  *            A worker killed after the seal and before the finish has left a stranded task all of
  *            whose returns are sealed: the supervisor finishes it, nothing runs twice.
  */

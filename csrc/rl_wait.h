@@ -7,10 +7,11 @@
  * SPINNING   A process woken within some tens of microseconds is woken for nothing: a short spin,
  *            which yields its core between rounds (prototype figures: a sleeping thread on another
  *            core runs 33 to 56 us after the wake, a spinning one 2 to 4 us).
- * ERRORS     EINTR: a signal came, or a second passed in which one may have been missed: Python must
- *            look, then call again. RL_ETIMEDOUT: `deadline_ns` (absolute
- *            CLOCK_MONOTONIC, INT64_MAX = none) passed. RL_EDEAD: the session has ended. RL_ECORRUPT:
- *            it is poisoned.
+ * ERRORS     EINTR: a signal came, or a second passed in which one may have been missed: Python
+ *            must look, then call again.
+ *            RL_ETIMEDOUT: `deadline_ns` (absolute CLOCK_MONOTONIC, INT64_MAX = none) passed.
+ *            RL_EDEAD: the session has ended.
+ *            RL_ECORRUPT: it is poisoned.
  */
 #ifndef RL_WAIT_H
 #define RL_WAIT_H

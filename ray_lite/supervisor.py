@@ -308,6 +308,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """End every process of the session; the log process last, once all is written."""
+        self._print_reports()
         self._core.end()
         for pid in self._workers.values():
             with contextlib.suppress(ProcessLookupError):

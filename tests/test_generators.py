@@ -1012,7 +1012,7 @@ def test_generator_error_whose_ref_died_unasked_is_printed(
 
     refs = generate.remote()
     assert ray.get(refs[0]) == 0
-    ray.wait(refs[1:])
+    assert eventually(lambda: session.core.usage()["finished"] == 1)
     del refs
     assert printed.until("Unhandled error", "nobody asked")
 
@@ -1057,9 +1057,8 @@ def test_unhandled_errors_are_not_printed_when_the_environment_says_so(
         def vanish():
             die()
 
-        ref = fail.remote()
-        ray.wait([ref])
-        del ref
+        fail.remote()
+        ray.get(ray.remote(lambda: "fail has ended").remote())
         vanish.remote()
         # The supervisor prints in the order in which things happened.
         assert printed.until("Task vanish ended")

@@ -31,15 +31,18 @@ STRAYS = [
 
 
 @pytest.fixture(params=STRAYS)
-def stray(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A reference that belongs to no session, with a session up in which every index is taken."""
-    ref = request.param()
+def stray(request: pytest.FixtureRequest) -> Iterator[list[Any]]:
+    """[a reference that belongs to no session], with a session up in which its index is taken.
+
+    In a list that is emptied in the end, for pytest keeps what a fixture gave.
+    """
+    box = [request.param()]
     ray.init(**SMALL)
-    values = [ray.put(f"somebody else's value {i}") for i in range(20)]
-    yield ref
-    assert [ray.get(value) for value in values] == [
-        f"somebody else's value {i}" for i in range(20)
-    ]
+    texts = [f"somebody else's value {i}" for i in range(20)]
+    values = [ray.put(text) for text in texts]
+    yield box
+    assert ray.get(values) == texts
+    box.clear()
     ray.shutdown()
 
 
@@ -69,21 +72,23 @@ def stream(x: Any) -> Any:
         pytest.param(lambda ref: ray.wait([ray.put(1), ref]), id="wait, not the first"),
     ],
 )
-def test_use_of_a_stray_ref_raises_value_error(stray: Any, use: Callable[[Any], Any]) -> None:
+def test_use_of_a_stray_ref_raises_value_error(
+    stray: list[Any], use: Callable[[Any], Any]
+) -> None:
     with pytest.raises(ValueError, match="belongs to no live session"):
-        use(stray)
+        use(stray[0])
     assert ray.get(same.remote(1)) == 1
 
 
-def test_future_of_a_stray_ref_raises_value_error(stray: Any) -> None:
+def test_future_of_a_stray_ref_raises_value_error(stray: list[Any]) -> None:
     async def await_it() -> None:
-        await stray
+        await stray[0]
 
     async def gather_it() -> None:
-        await asyncio.gather(stray, same.remote(1))
+        await asyncio.gather(stray[0], same.remote(1))
 
     for ask in (
-        stray.future,
+        lambda: stray[0].future(),
         lambda: asyncio.run(await_it()),
         lambda: asyncio.run(gather_it()),
     ):

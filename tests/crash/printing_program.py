@@ -6,7 +6,7 @@ Prints the lines of forty tasks, twenty before and twenty after the kill. Owns n
 import os
 import sys
 
-from support import MIB
+from support import MIB, eventually
 
 import ray_lite as ray
 from crash.processes import children_of, connection, signal_children, supervisor_of, workers_of
@@ -29,11 +29,13 @@ ray.init(num_cpus=2, object_store_memory=80 * MIB)
 session = connection()
 supervisor = supervisor_of(session)
 assert ray.get([say.remote(i) for i in range(20)], timeout=20) == list(range(20))
+assert eventually(lambda: len(workers_of(session)) == 2)  # both have joined: what is left is
 log = set(children_of(supervisor)) - set(workers_of(session))
 assert len(log) == 1, log
 assert signal_children(log, supervisor) == 1
 fail.remote()
 assert ray.get([say.remote(i) for i in range(20, 40)], timeout=20) == list(range(20, 40))
+assert eventually(lambda: session.core.usage()["tasks"] == 0)
 assert children_of(os.getpid()) == [supervisor], "the supervisor has died"
 ray.shutdown()
 print("done", file=sys.stderr)
