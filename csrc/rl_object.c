@@ -566,9 +566,7 @@ static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, uint8_t *
         ready[i] = state == RL_OBJECT_SEALED;
         if (!ready[i]) continue;
         r.nready++;
-        if (o->kind != RL_KIND_ERROR) continue;
-        r.failed = 1;
-        mark_read(o); /* whoever waited for it knows of it */
+        r.failed |= o->kind == RL_KIND_ERROR;
     }
     return r;
 }

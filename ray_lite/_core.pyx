@@ -778,7 +778,10 @@ cdef class ObjectRef:
         return ""
 
     def future(self):
-        """Return a concurrent.futures.Future with the value, or the error that get would raise."""
+        """Return a concurrent.futures.Future with the value, or the error that get would raise.
+
+        Unlike `get`, waiting for it inside a task does not lend the task's CPU to others.
+        """
         if self.session is None or self.session.make_future is None:
             raise ValueError(f"{self!r} belongs to no live session of this process")
         return self.session.make_future(self)

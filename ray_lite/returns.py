@@ -198,6 +198,13 @@ class Returns:
 
     def _deliver_stream(self, items: Any, *, pauses: bool) -> None:
         """Append value by value to the stream; a failure is the last item."""
+        if not inspect.isgenerator(items):
+            error = TypeError(
+                f"Task {self._name} streams and must return a generator, not "
+                f"{type(items).__name__}; a task has no event loop, so `async def` will not do"
+            )
+            self._end_stream(self._envelope(error))
+            return
         shown = self._job.stream_log() if self._job.attempt else []
         count = 0
         while True:
@@ -205,6 +212,8 @@ class Returns:
                 self._job.wait_for_stream_room()
             stored, failure = self._store_next(items, None)
             if stored is None:
+                if count < len(shown):
+                    failure = self._missing(count, failure)
                 break
             if count >= len(shown):
                 stored.fingerprint()
@@ -212,17 +221,18 @@ class Returns:
             elif stored.fingerprint() != shown[count]:
                 failure = self._inconsistent(count, "is another value than the one")
                 break
+            del stored  # one that nobody wants must not wait for the next one to give way
             count += 1
         if failure:
             self._close(items)
-        if not failure and count < len(shown):
-            failure = self._inconsistent(count, "did not come, unlike the one")
         self._end_stream(failure)
 
     def _end_stream(self, failure: bytes) -> None:
         """Append `failure`, if there is one, and end the task."""
         if failure:
-            self._job.append(store_failure(self._core, failure))
+            stored = store_failure(self._core, failure)
+            if not self._job.append(stored):
+                self._core.put_stored(stored)  # dropped at once: reported like any unheard failure
         _flush()
         self._job.finish_with(0, self._core.store(encode(None)))
 
@@ -344,7 +354,7 @@ class Returns:
         When an earlier attempt had shown that value, the two are not the same computation.
         """
         if self._job.attempt and self._job.returned(i) is not None:
-            data = self._inconsistent(i, f"did not come, unlike the one ({error_text(data)})")
+            data = self._missing(i, data)
         self._fail(data)
 
     def _envelope(self, error: BaseException) -> bytes:
@@ -373,6 +383,11 @@ class Returns:
             f'{self._name} must give that many values; num_returns="dynamic" takes any number'
         )
         return self._envelope(error)
+
+    def _missing(self, i: int, data: bytes) -> bytes:
+        """Return the failure for an attempt that ended before value i (by `data`, if any)."""
+        why = f" ({error_text(data)})" if data else ""
+        return self._inconsistent(i, f"did not come, unlike the one{why}")
 
     def _inconsistent(self, i: int, how: str) -> bytes:
         error = StreamingGeneratorReplayInconsistentError(

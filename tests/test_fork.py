@@ -17,6 +17,7 @@ import pytest
 from support import MIB
 
 import ray_lite as ray
+from ray_lite import session as sessions
 from ray_lite.session import Connection
 
 WORDS = 4 * MIB // 8
@@ -211,33 +212,47 @@ def test_array_of_a_task_survives_a_fork_in_another_thread_of_it(session: Connec
 # ---- the collector ----
 
 
-def test_collection_in_a_forked_child_is_harmless(session: Connection) -> None:
+def session_objects() -> int:
+    """Return how many objects the session has."""
+    connection = sessions.current()
+    assert connection is not None
+    return int(connection.core.usage()["objects"])
+
+
+def test_collection_in_a_forked_child_is_harmless() -> None:
+    """The child has left the parent's session at birth: nothing but a cycle keeps that alive."""
+    ray.init(num_cpus=1, object_store_memory=100 * MIB)
+    assert in_child(gc.collect) == 0
     ref, array = ray.put("held"), ones()
-    cycle: list[Any] = [ref, array]
-    cycle.append(cycle)
-    del cycle, array
     assert in_child(gc.collect) == 0
     assert ray.get(ref) == "held"
+    assert np.unique(array).tolist() == [1]
+    del ref, array
+    assert in_child(gc.collect) == 0
+    ray.shutdown()
 
 
-def test_collection_of_the_session_itself_in_a_forked_child_is_harmless(
-    session: Connection,
-) -> None:
-    """The child drops its connection, so that the collector meets all of it."""
+def test_collection_of_what_a_forked_child_has_dropped_is_harmless() -> None:
+    ray.init(num_cpus=1, object_store_memory=100 * MIB)
     array = ones()
+    cycle: list[Any] = [ray.put("held"), array]
+    cycle.append(cycle)
+    held = session_objects()
 
     def child() -> None:
-        nonlocal array
+        nonlocal array, cycle
+        del cycle, array
         ray.shutdown()
         assert not ray.is_initialized()
         gc.collect()
-        assert np.unique(array).tolist() == [1]
-        del array
-        gc.collect()
 
     assert in_child(child) == 0
+    assert session_objects() == held
     assert np.unique(array).tolist() == [1]
-    assert ray.get(ray.put(1)) == 1
+    assert ray.get(cycle[0]) == "held"
+    cycle.clear()
+    del array
+    ray.shutdown()
 
 
 def test_calls_in_a_forked_child_do_not_reach_the_parents_session(session: Connection) -> None:

@@ -120,28 +120,28 @@ class TestMemory:
         assert [int(ray.get(ref)[-1]) for ref in generate.remote()] == list(range(20))
 
 
-def test_dropped_stream_frees_what_nobody_took(session: Connection, gate: Gate) -> None:
+def test_dropped_stream_frees_what_nobody_took(shared_session: Connection, gate: Gate) -> None:
     @ray.remote
     def generate(path):
         for i in range(4):
             yield array(8 * MIB, i)
         pass_through(path)
 
-    before = free_bytes(session)
+    before = free_bytes(shared_session)
     generator = generate.remote(gate.path)
     first = next(generator)
-    assert eventually(lambda: free_bytes(session) < before - 31 * MIB)
+    assert eventually(lambda: free_bytes(shared_session) < before - 31 * MIB)
     del generator
-    assert eventually(lambda: free_bytes(session) > before - 9 * MIB)
-    assert free_bytes(session) < before - 7 * MIB
+    assert eventually(lambda: free_bytes(shared_session) > before - 9 * MIB)
+    assert free_bytes(shared_session) < before - 7 * MIB
     assert ray.get(first)[-1] == 0
     del first
-    assert eventually(lambda: free_bytes(session) > before - MIB)
+    assert eventually(lambda: free_bytes(shared_session) > before - MIB)
     gate.meet()
 
 
 def test_dropped_stream_keeps_nothing_of_what_is_yielded_later(
-    session: Connection, new_gate: Callable[[], Gate]
+    shared_session: Connection, new_gate: Callable[[], Gate]
 ) -> None:
     start, end = new_gate(), new_gate()
 
@@ -152,30 +152,32 @@ def test_dropped_stream_keeps_nothing_of_what_is_yielded_later(
             yield array(20 * MIB)
         pass_through(end)
 
-    before = free_bytes(session)
+    before = free_bytes(shared_session)
     generate.remote(start.path, end.path)
     start.meet()
     end.meet()
-    assert free_bytes(session) > before - MIB
+    assert free_bytes(shared_session) > before - MIB
 
 
-def test_dropped_stream_frees_what_its_items_refer_to(session: Connection, gate: Gate) -> None:
+def test_dropped_stream_frees_what_its_items_refer_to(
+    shared_session: Connection, gate: Gate
+) -> None:
     @ray.remote
     def generate(path):
         yield [ray.put(array(8 * MIB))]
         yield {"key": ray.put(array(8 * MIB))}
         pass_through(path)
 
-    before = free_bytes(session)
+    before = free_bytes(shared_session)
     generator = generate.remote(gate.path)
-    assert eventually(lambda: free_bytes(session) < before - 15 * MIB)
+    assert eventually(lambda: free_bytes(shared_session) < before - 15 * MIB)
     del generator
-    assert eventually(lambda: free_bytes(session) > before - MIB)
+    assert eventually(lambda: free_bytes(shared_session) > before - MIB)
     gate.meet()
 
 
 def test_drop_wakes_a_producer_that_waits_for_room_in_the_store(
-    session: Connection, gate: Gate
+    shared_session: Connection, gate: Gate
 ) -> None:
     @ray.remote
     def generate(path):
@@ -183,9 +185,9 @@ def test_drop_wakes_a_producer_that_waits_for_room_in_the_store(
             yield array(30 * MIB)
         pass_through(path)
 
-    before = free_bytes(session)
+    before = free_bytes(shared_session)
     generator = generate.remote(gate.path)
-    assert eventually(lambda: free_bytes(session) < before - 89 * MIB)
+    assert eventually(lambda: free_bytes(shared_session) < before - 89 * MIB)
     del generator
     gate.meet()
 
@@ -266,7 +268,7 @@ def test_task_that_consumes_a_stream_lends_its_cpu_to_the_producer(session: Conn
 
 
 def test_paused_producer_that_is_killed_goes_on_in_a_new_attempt(
-    session: Connection, tmp_path: Path
+    shared_session: Connection, tmp_path: Path
 ) -> None:
     pids = tmp_path / "pids"
     pids.touch()
@@ -278,13 +280,13 @@ def test_paused_producer_that_is_killed_goes_on_in_a_new_attempt(
         yield from range(6)
 
     generator = generate.remote()
-    assert eventually(lambda: any(blocked for *_, blocked in session.core.slots()))
+    assert eventually(lambda: any(blocked for *_, blocked in shared_session.core.slots()))
     os.kill(int(pids.read_text()), signal.SIGKILL)
     assert values(generator) == list(range(6))
     assert len(pids.read_text().split()) == 2
 
 
-def test_stream_of_a_hundred_thousand_items_arrives_whole(session: Connection) -> None:
+def test_stream_of_a_hundred_thousand_items_arrives_whole(shared_session: Connection) -> None:
     @ray.remote
     def generate():
         yield from range(100_000)
@@ -294,16 +296,16 @@ def test_stream_of_a_hundred_thousand_items_arrives_whole(session: Connection) -
     assert i == 99_999
 
 
-def test_backlog_of_ten_thousand_items_is_delivered_and_dropped(session: Connection) -> None:
+def test_backlog_of_ten_thousand_items_is_delivered_and_dropped(shared_session: Connection) -> None:
     @ray.remote
     def generate():
         yield from range(10_000)
 
     taken, dropped = generate.remote(), generate.remote()
     ray.get([taken.completed(), dropped.completed()])
-    assert session.core.usage()["objects"] > 20_000
+    assert shared_session.core.usage()["objects"] > 20_000
     del dropped
-    assert eventually(lambda: session.core.usage()["objects"] < 10_100)
+    assert eventually(lambda: shared_session.core.usage()["objects"] < 10_100)
     assert values(taken) == list(range(10_000))
 
 
@@ -371,7 +373,27 @@ def test_three_streams_are_read_with_async_for_at_the_same_time(
     assert asyncio.run(consume_all()) == [[0, 1, 2, 3]] * 3
 
 
-def test_cancelled_async_next_takes_no_item(session: Connection, gate: Gate) -> None:
+def test_ctrl_c_ends_a_next_that_waits_and_harms_nothing(
+    shared_session: Connection, gate: Gate
+) -> None:
+    main, go = threading.main_thread(), threading.Event()
+
+    def interrupt() -> None:
+        if go.wait(10) and eventually(lambda: sleeps(main)):
+            signal.pthread_kill(main.ident or 0, signal.SIGINT)
+
+    generator = hold.remote([gate.path])
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt):
+        go.set()
+        next(generator)
+    watcher.join()
+    gate.meet()
+    assert values(generator) == [0]
+
+
+def test_cancelled_async_next_takes_no_item(shared_session: Connection, gate: Gate) -> None:
     async def consume() -> list[int]:
         generator = hold.remote([gate.path])
         with pytest.raises(TimeoutError):
@@ -439,7 +461,8 @@ def test_stream_of_a_session_that_is_over_says_so(session: Connection) -> None:
         next(generator)
     with pytest.raises(ValueError, match="session"):
         ray.wait([generator])
-    del generator
+    with pytest.raises(ValueError, match="session"):
+        ray.get(generator.completed())
 
 
 # ---- second attempts ----
@@ -549,7 +572,7 @@ def test_large_items_are_compared_by_samples(
         ray.get(last)
 
 
-def test_second_attempt_of_a_dropped_stream_is_not_compared(
+def test_second_attempt_of_a_dropped_stream_runs_to_its_end(
     shared_session: Connection, attempts: Attempts, new_gate: Callable[[], Gate]
 ) -> None:
     begin = attempts.begin
@@ -602,6 +625,20 @@ def test_exception_that_was_not_taken_is_printed_when_the_stream_is_dropped(
     ray.get(generator.completed())
     del generator
     assert printed.until("KeyError: 'nobody hears'")
+
+
+def test_async_generator_says_what_to_do_and_prints_nothing_else(
+    session: Connection, printed: Output
+) -> None:
+    @ray.remote
+    async def generate():
+        yield 1
+
+    (ref,) = generate.remote()
+    with pytest.raises(TypeError, match="must return a generator, not async_generator"):
+        ray.get(ref)
+    ray.shutdown()
+    assert printed.err == ""
 
 
 def test_crash_of_a_stream_that_nobody_reads_is_printed(

@@ -396,6 +396,14 @@ def test_stream_cannot_be_spoken_to_asynchronously(
 # ---- values ----
 
 
+def test_items_are_numbered_after_the_ref_of_completed(ray: ModuleType) -> None:
+    generator = counting(ray).remote(3)
+    refs = [generator.completed(), *generator]
+    numbers = [int.from_bytes(ref.binary()[24:], "little") for ref in refs]
+    assert numbers == [1, 2, 3, 4]
+    assert len({ref.task_id() for ref in refs}) == 1
+
+
 @pytest.mark.deliberately_different("a stream is driven with send(), which plain iterators lack")
 def test_stream_may_delegate_to_a_plain_iterator(ray: ModuleType) -> None:
     @ray.remote
@@ -546,6 +554,17 @@ def test_value_that_cannot_be_pickled_is_the_last_item(ray: ModuleType) -> None:
     assert ray.get(first) == 1
     with pytest.raises(TypeError) as info:
         ray.get(last)
+    assert isinstance(info.value, ray.exceptions.RayTaskError)
+
+
+def test_stream_of_an_async_generator_is_one_failing_ref(ray: ModuleType) -> None:
+    @ray.remote
+    async def f():
+        yield 1
+
+    (ref,) = f.remote()
+    with pytest.raises(TypeError) as info:
+        ray.get(ref)
     assert isinstance(info.value, ray.exceptions.RayTaskError)
 
 
