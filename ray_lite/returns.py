@@ -228,13 +228,23 @@ class Returns:
         self._end_stream(failure)
 
     def _end_stream(self, failure: bytes) -> None:
-        """Append `failure`, if there is one, and end the task."""
-        if failure:
-            stored = store_failure(self._core, failure)
-            if not self._job.append(stored):
-                self._core.put_stored(stored)  # dropped at once: reported like any unheard failure
+        """Append `failure`, if there is one, and end the task.
+
+        Where the tables have no record left for one more item, the completion carries it.
+        """
+        try:
+            if failure:
+                self._append_failure(failure)
+        except RuntimeError:
+            self._fail(failure)
+            return
         _flush()
         self._job.finish_with(0, self._core.store(encode(None)))
+
+    def _append_failure(self, failure: bytes) -> None:
+        stored = store_failure(self._core, failure)
+        if not self._job.append(stored):
+            self._core.put_stored(stored)  # dropped at once: reported like any unheard failure
 
     def _deliver_nothing(self, result: Any) -> None:
         """num_returns=0: the body runs to its end; what has no reference to go to is printed."""

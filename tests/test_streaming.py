@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,15 @@ from ray_lite.exceptions import (
     RayTaskError,
     StreamingGeneratorReplayInconsistentError,
     WorkerCrashedError,
+    dumps_error,
+    error_from_code,
+    make_task_error,
 )
+from ray_lite.returns import Returns
 from ray_lite.session import Connection
 
 VALUE = 40_000_000  # bytes
+ETABLE = -8  # csrc/rl_err.h
 
 
 def array(nbytes: int, fill: int = 0) -> np.ndarray[Any, Any]:
@@ -207,6 +213,41 @@ def test_stream_that_finds_no_room_ends_with_the_reason(session: Connection) -> 
     assert isinstance(info.value, RayTaskError)
     assert list(generator) == []
     del info
+
+
+class FullTables:
+    """A session and a job at once, whose tables have room for no item; keeps what ends the task."""
+
+    fills_stream = True
+    attempt = 0
+
+    def __init__(self) -> None:
+        self.concluded: list[Any] = []
+
+    def store(self, encoded: Any) -> Any:
+        """Return something to append; what does not matter."""
+        return SimpleNamespace(fingerprint=lambda: 1)
+
+    def append(self, stored: Any) -> bool:
+        """Refuse, as the core does."""
+        raise error_from_code(ETABLE)
+
+    def open_returns(self) -> list[int]:
+        """Return the completion's index: nothing has been stored in it."""
+        return [0]
+
+    def conclude(self, outcomes: list[Any]) -> None:
+        """Keep how many values ended the task."""
+        self.concluded.append(len(outcomes))
+
+
+def test_failure_that_no_table_has_room_for_goes_to_the_completion() -> None:
+    full: Any = FullTables()
+    returns = Returns(full, full, "task", lambda error: False)
+    with pytest.raises(RuntimeError, match="a table of the session's control segment is full"):
+        returns.deliver(lambda: (i for i in range(3)), dynamic=False, pauses=False)
+    returns.fail(dumps_error(make_task_error("task", KeyError("any"), pid=1)))
+    assert full.concluded == [1]
 
 
 def test_items_of_a_stream_whose_consumer_is_killed_are_freed(

@@ -34,13 +34,13 @@ def make_leaver(leave_behind: Callable[[], None]) -> Any:
         class LastWords:
             """A stdout whose last flush, the one before the process ends, waits."""
 
-            def __init__(self, stream: Any) -> None:
+            def __init__(self, stream):
                 self._stream = stream
 
-            def __getattr__(self, name: str) -> Any:
+            def __getattr__(self, name):
                 return getattr(self._stream, name)
 
-            def flush(self) -> None:
+            def flush(self):
                 self._stream.flush()
                 if sys._getframe(1).f_code.co_name == "_become_worker":
                     open(path).close()
@@ -68,15 +68,22 @@ def test_block_that_a_thread_of_an_ending_worker_fills_is_its_own_to_the_end(
     session: Connection, gate: Gate, end: Callable[[], None]
 ) -> None:
     def fill() -> None:
-        """Leave a block as a put leaves it while it writes."""
+        """Leave a thread in the midst of a put, as far as the store can tell."""
         from ray_lite import session as sessions
         from ray_lite._codec import encode
 
-        connection = sessions.current()
-        assert connection is not None
-        kept.append(connection.core.store(encode(np.zeros(BIG, np.uint8))))
+        def run() -> None:
+            connection = sessions.current()
+            assert connection is not None
+            stored = connection.core.store(encode(np.zeros(BIG, np.uint8)))
+            has_block.set()
+            threading.Event().wait()
+            del stored
 
-    kept: list[Any] = []
+        has_block = threading.Event()
+        threading.Thread(target=run, daemon=True).start()
+        has_block.wait()
+
     leaver = make_leaver(fill).remote(gate.path)
     gate.meet()
     try:
@@ -190,22 +197,23 @@ def pending(new_gate: Callable[[], Gate]) -> Any:
 
 @pytest.mark.session(num_cpus=1)
 def test_thread_of_a_task_that_waits_does_not_lend_the_tasks_cpu(
-    session: Connection, gate: Gate, pending: Callable[[], Any]
+    session: Connection, new_gate: Callable[[], Gate], pending: Callable[[], Any]
 ) -> None:
     @ray.remote
-    def compute(refs: list[Any], path: str) -> str:
+    def compute(refs: list[Any], waits: str, end: str) -> str:
         start_waiter(refs)
-        open(path).close()
-        open(path).close()
+        open(waits).close()
+        open(end).close()
         return "done"
 
-    ref = compute.remote([pending()], gate.path)
-    gate.meet()
+    waits, end = new_gate(), new_gate()
+    ref = compute.remote([pending()], waits.path, end.path)
+    waits.meet()
     assert cpus_free(session) == 0
     assert not any(blocked for _, _, _, blocked in session.core.slots())
     second = ray.remote(lambda: "second").remote()
     assert cpus_free(session) == 0
-    gate.open()
+    end.open()
     assert ray.get([ref, second], timeout=30) == ["done", "second"]
 
 
@@ -234,30 +242,3 @@ def test_task_that_waits_lends_its_cpu_though_an_earlier_one_left_a_waiting_thre
             break
     else:
         pytest.fail("the worker with the thread got no task")
-
-
-@pytest.mark.session(num_cpus=1, worker_exports=1)
-def test_thread_that_lends_nothing_still_gets_its_value(session: Connection) -> None:
-    """A task whose main thread joins a thread that waits for a child must not lock up for good.
-
-    The child runs where there is a CPU: here when the parent, too, gives one back.
-    """
-
-    @ray.remote(num_cpus=0)
-    def child() -> int:
-        return 7
-
-    @ray.remote
-    def parent() -> list[int]:
-        values: list[int] = []
-        threads = [
-            threading.Thread(target=lambda: values.append(ray.get(child.remote())))
-            for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return values
-
-    assert ray.get(parent.remote(), timeout=30) == [7] * 4
