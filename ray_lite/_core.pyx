@@ -29,6 +29,8 @@ cdef int RL_EEND = -11
 cdef uint32_t PUT_NUMBER = 0x05f5e101  # Ray numbers the objects of a put from here on
 cdef size_t ID_NBYTES = 28
 cdef size_t TASK_ID_NBYTES = 24
+cdef int64_t FIRST_PAUSE_NS = 50_000_000
+cdef int64_t LAST_PAUSE_NS = 1_000_000_000
 
 ROLE_DRIVER = RL_ROLE_DRIVER
 ROLE_SUPERVISOR = RL_ROLE_SUPERVISOR
@@ -382,13 +384,20 @@ cdef class Session:
             One byte for each ref: 1 if it is sealed. At the timeout fewer than `need` may be.
         """
         cdef int64_t deadline = deadline_of(timeout)
-        cdef int rc = EINTR
-        while rc == EINTR:
-            rc, flags = self._wait(refs, need, deadline, stop_at_error, self.s.interrupts)
+        cdef int64_t pause = FIRST_PAUSE_NS, soon
+        cdef int rc
+        while True:
+            # A signal that comes just before the sleep does not end it: look again soon, later
+            # less often.
+            soon = min(deadline, rl_now_ns() + pause)
+            pause = min(2 * pause, LAST_PAUSE_NS)
+            rc, flags = self._wait(refs, need, soon, stop_at_error, self.s.interrupts)
             PyErr_CheckSignals()
-        if rc != RL_ETIMEDOUT:
-            check_wait(self, rc)
-        return flags
+            if rc == EINTR or (rc == RL_ETIMEDOUT and soon < deadline):
+                continue
+            if rc != RL_ETIMEDOUT:
+                check_wait(self, rc)
+            return flags
 
     @property
     def interrupts(self):

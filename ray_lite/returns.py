@@ -21,6 +21,7 @@ A second attempt (after a crash, or an exception that is to be retried) must yie
 visible already; where it does not, the rest fails with StreamingGeneratorReplayInconsistentError.
 """
 
+import contextlib
 import inspect
 import os
 import sys
@@ -64,6 +65,8 @@ class Returns:
         self._job = job
         self._name = name
         self._wants_retry = wants_retry
+        #: The task is to be run again: from here on only `strand` may end this run.
+        self._handed_back = False
 
     def deliver(self, call: Callable[[], Any], *, dynamic: bool, pauses: bool) -> None:
         """Run the user's function and store its outcome.
@@ -109,6 +112,10 @@ class Returns:
 
         A task without returns has nowhere to put it: it is printed.
         """
+        if self._handed_back:
+            with contextlib.suppress(ValueError):  # it was stranded before the interrupt came
+                self._job.strand()
+            return
         if self._job.fills_stream:
             self._end_stream(data)
             return
@@ -379,6 +386,7 @@ class Returns:
                 f"again:\n{error_text(data)}"
             )
             _flush()
+            self._handed_back = True
             self._job.strand()
             raise StrandedError
         return data

@@ -8,6 +8,7 @@ is run again (scheduler.py).
 """
 
 import os
+import signal
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -156,4 +157,8 @@ def _exit(error: SystemExit) -> None:
 def main(core: _core.Session, namespace: str, set_title: Any) -> None:
     """Be a worker until the end."""
     session.join_as_worker(core, namespace)
-    Worker(core, set_title).run()
+    try:
+        Worker(core, set_title).run()
+    finally:
+        # An interrupt between two tasks ends the worker; the next one must not disturb its end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

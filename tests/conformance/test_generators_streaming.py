@@ -347,6 +347,7 @@ def test_is_finished_says_whether_anything_is_left(ray: ModuleType) -> None:
     ray.get(generator.completed())
     seen = []
     for _ in range(2):
+        ray.wait([generator])
         seen.append((generator.is_finished(), generator.next_ready()))
         next(generator)
     ray.wait([generator])
@@ -513,10 +514,12 @@ def test_stream_whose_last_item_is_an_error_is_not_finished_before_it_is_taken(
     generator = f.remote()
     next(generator)
     ray.get(generator.completed())
+    ray.wait([generator])
     assert generator.next_ready()
     assert not generator.is_finished()
     with pytest.raises(KeyError):
         ray.get(next(generator))
+    ray.wait([generator])
     assert generator.is_finished()
 
 
@@ -607,6 +610,7 @@ def test_crash_is_what_completed_raises(ray: ModuleType, gate: Gate) -> None:
     assert generator.next_ready()
     assert not generator.is_finished()
     assert next(generator) == completed
+    ray.wait([generator])
     assert generator.is_finished()
     assert not generator.next_ready()
 
