@@ -554,6 +554,160 @@ static void test_task_that_wants_all_cpus_is_not_starved_by_small_ones(void)
     tear_down();
 }
 
+/* `worker` runs a task that never ends; a task that wants both CPUs has been passed over so often
+ * that the other one is kept free for it. */
+static rl_handle reserve_for_big(rl_job *service, rl_handle *service_out)
+{
+    *service_out = submit(NULL, 0);
+    *service = take(&worker);
+    rl_handle big = submit_class(class_of(2));
+    for (int i = 0; i < RL_PATIENCE; i++) {
+        rl_handle small = submit(NULL, 0);
+        take_and_run(&second);
+        drop(small);
+    }
+    return big;
+}
+
+static void end_service_and_run_big(const rl_job *service, rl_handle service_out, rl_handle big)
+{
+    run(&worker, service);
+    rl_job job = take(&worker);
+    CHECK_EQ(return_of(&worker, &job, 0).index, big.index);
+    run(&worker, &job);
+    drop(big);
+    drop(service_out);
+}
+
+static void test_cpus_are_kept_free_for_a_big_task_for_a_bounded_time(void)
+{
+    rl_job service;
+    rl_handle service_out;
+    set_up();
+    rl_handle big = reserve_for_big(&service, &service_out);
+    rl_class *all = &r.map.classes[class_of(2)];
+    for (int turn = 0; turn < 3; turn++) {
+        rl_handle small = submit(NULL, 0);
+        check_nothing_to_take(&second);
+        CHECK(all->reserved_ns > rl_now_ns());
+        CHECK(all->reserved_ns <= rl_now_ns() + RL_RESERVE_NS);
+        all->reserved_ns = rl_now_ns(); /* the time is over: small ones have their turn again */
+        take_and_run(&second);
+        drop(small);
+        for (int i = 1; i < RL_PATIENCE; i++) {
+            small = submit(NULL, 0);
+            take_and_run(&second);
+            drop(small);
+        }
+    }
+    end_service_and_run_big(&service, service_out, big);
+    tear_down();
+}
+
+static void test_task_of_a_task_runs_though_cpus_are_kept_free(void)
+{
+    rl_job service;
+    rl_handle service_out, inner;
+    set_up();
+    rl_handle big = reserve_for_big(&service, &service_out);
+    rl_handle small = submit(NULL, 0);
+    check_nothing_to_take(&second);
+    uint32_t half;
+    int64_t demand[RL_MAX_RESOURCES] = {[RL_CPU] = RL_RESOURCE_UNIT / 2};
+    OK(&r.s, rl_class_intern(&r.s, demand, &half));
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    spec.class_ = half; /* not behind `small` in its queue */
+    OK(&r.s, rl_task_submit(&worker, &spec, &inner, NULL));
+    rl_job job = take(&second);
+    CHECK_EQ(return_of(&second, &job, 0).index, inner.index);
+    run(&second, &job);
+    rl_object_release(&worker, inner);
+    check_nothing_to_take(&second);
+    end_service_and_run_big(&service, service_out, big);
+    take_and_run(&second);
+    drop(small);
+    tear_down();
+}
+
+static void test_task_without_cpus_runs_though_cpus_are_kept_free(void)
+{
+    rl_job service;
+    rl_handle service_out;
+    set_up();
+    rl_handle big = reserve_for_big(&service, &service_out);
+    rl_handle light = submit_class(class_of(0));
+    take_and_run(&second);
+    drop(light);
+    end_service_and_run_big(&service, service_out, big);
+    tear_down();
+}
+
+static void test_task_that_lacks_more_than_cpus_has_none_kept_free(void)
+{
+    uint32_t stamp, holder, wanter;
+    set_up();
+    OK(&r.s, rl_resource_intern(&r.s, "stamp", &stamp));
+    OK(&r.s, rl_resource_set_total(&r.s, stamp, RL_RESOURCE_UNIT));
+    int64_t demand[RL_MAX_RESOURCES] = {[RL_CPU] = RL_RESOURCE_UNIT};
+    demand[stamp] = RL_RESOURCE_UNIT;
+    OK(&r.s, rl_class_intern(&r.s, demand, &holder));
+    demand[RL_CPU] = 2 * RL_RESOURCE_UNIT;
+    OK(&r.s, rl_class_intern(&r.s, demand, &wanter));
+    rl_handle held = submit_class(holder);
+    rl_job job = take(&worker);
+    rl_handle wants = submit_class(wanter);
+    for (int i = 0; i < 3 * RL_PATIENCE; i++) {
+        rl_handle small = submit(NULL, 0);
+        take_and_run(&second);
+        drop(small);
+    }
+    run(&worker, &job);
+    take_and_run(&worker);
+    drop(wants);
+    drop(held);
+    tear_down();
+}
+
+/* Each goes to the end of the queue in one step: sealing what they wait for takes a time that grows
+ * with their number alone, whatever is queued. Not with set_up(): its tables are small. */
+static void test_dependents_released_at_once_go_behind_what_is_ready(void)
+{
+    enum { N = 20000 };
+    static rl_handle dependents[N];
+    static uint8_t seen[2 * N];
+    rl_job job;
+    rl_handle younger;
+    const rl_capacities tables = {
+        .blocks = 1024, .objects = 2 * N, .tasks = 2 * N, .chunks = 512, .edges = 2 * N};
+    rig_make_sized(&r, 4 * MIB, &tables);
+    rig_join(&r, &worker);
+    rl_handle source = submit(NULL, 0);
+    rl_job first = take(&worker);
+    rl_spec spec = rig_spec(&r, 1, &source, 1);
+    for (int i = 0; i < N; i++) {
+        CHECK_EQ(rl_task_submit(&r.s, &spec, &dependents[i], NULL), 0);
+        CHECK(dependents[i].index < 2 * N);
+    }
+    younger = submit(NULL, 0);
+    run(&worker, &first);
+    CHECK_EQ(r.map.classes[r.class_].count, N + 1);
+    for (int i = 0; i <= N; i++) {
+        CHECK_EQ(rl_task_take(&worker, 0, &job), 0);
+        rl_handle out = return_of(&worker, &job, 0);
+        CHECK_EQ(out.index == younger.index, i == 0);
+        CHECK_EQ(seen[out.index]++, 0);
+        rl_value v = {.kind = 1, .block = RL_NIL};
+        CHECK_EQ(rl_task_finish(&worker, job.task, out, &v), 0);
+    }
+    CHECK_CLEAN(&r.s);
+    for (int i = 0; i < N; i++) rl_object_release(&r.s, dependents[i]);
+    rl_object_release(&r.s, younger);
+    rl_object_release(&r.s, source);
+    leave_session(&worker);
+    rig_check_empty(&r);
+    rig_drop(&r);
+}
+
 /* ---- workers that die, second attempts ---- */
 
 static rl_job next_stranded(uint32_t expected_open, int expected_raised)
@@ -733,6 +887,33 @@ static void test_failure_returned_for_nobody_is_handed_to_the_supervisor(void)
     tear_down();
 }
 
+static void test_failures_returned_for_nobody_are_found_without_a_look_at_all_objects(void)
+{
+    enum { N = 50 };
+    uint8_t bytes[RL_INLINE];
+    rl_handle others[N], got;
+    set_up();
+    for (uint32_t i = 0; i < N; i++) {
+        CHECK_EQ(value_put(&r.s, 8, i, NULL, 0, &others[i]), 0);
+        drop(submit(NULL, 0));
+        rl_job job = take(&worker);
+        rl_value v = failure_value(i, bytes);
+        CHECK_EQ(rl_task_finish(&worker, job.task, return_of(&worker, &job, 0), &v), 0);
+    }
+    uint32_t steps = 0, high_water = r.map.control->objects.high_water;
+    for (uint32_t i = 0; i < N; i++) {
+        uint32_t from = r.map.control->report_from;
+        CHECK_EQ(rl_object_take_report(&r.s, &got), 0);
+        CHECK_EQ(r.map.control->report_from, got.index); /* where the next look begins */
+        steps += (got.index + high_water - from) % high_water;
+        drop(got);
+    }
+    CHECK(steps <= high_water); /* of all looks together */
+    CHECK_EQ(rl_object_take_report(&r.s, &got), RL_EAGAIN);
+    for (uint32_t i = 0; i < N; i++) drop(others[i]);
+    tear_down();
+}
+
 /* ---- workers that are to leave ---- */
 
 static void test_dismissed_worker_takes_no_task_any_more(void)
@@ -769,6 +950,11 @@ int main(void)
     RUN(test_blocked_worker_lends_its_cpu_and_takes_it_back);
     RUN(test_task_that_ends_blocked_leaves_the_books_right);
     RUN(test_task_that_wants_all_cpus_is_not_starved_by_small_ones);
+    RUN(test_cpus_are_kept_free_for_a_big_task_for_a_bounded_time);
+    RUN(test_task_of_a_task_runs_though_cpus_are_kept_free);
+    RUN(test_task_without_cpus_runs_though_cpus_are_kept_free);
+    RUN(test_task_that_lacks_more_than_cpus_has_none_kept_free);
+    RUN(test_dependents_released_at_once_go_behind_what_is_ready);
     RUN(test_task_of_a_dead_worker_is_stranded_and_run_again);
     RUN(test_task_of_a_dead_worker_is_failed_and_its_dependents_see_the_failure);
     RUN(test_second_attempt_keeps_what_the_first_has_returned);
@@ -776,6 +962,7 @@ int main(void)
     RUN(test_return_that_nobody_holds_gives_its_memory_back_at_once);
     RUN(test_return_that_only_a_dependent_needed_gives_its_memory_back_when_that_ends);
     RUN(test_failure_returned_for_nobody_is_handed_to_the_supervisor);
+    RUN(test_failures_returned_for_nobody_are_found_without_a_look_at_all_objects);
     RUN(test_dismissed_worker_takes_no_task_any_more);
     return 0;
 }
