@@ -246,7 +246,8 @@ static void settle(rl_section *section, uint32_t i)
     RL_KILL_POINT("stream.free.after");
     give_chunks(m, head);
     give_chunks(m, log);
-    rl_table_give(&m->control->streams, m->streams, sizeof(rl_stream), offsetof(rl_stream, next), i);
+    rl_table_give(&m->control->streams, m->streams, sizeof(rl_stream), offsetof(rl_stream, next),
+                  i);
 }
 
 void rl_stream_end(rl_section *section, uint32_t stream)
@@ -474,7 +475,8 @@ const char *rl_stream_check(const rl_mapping *m)
         }
         if (taken_of(t) > produced_of(t)) return "stream: more taken than produced (R2)";
         if (!is_held(t) && task_of(t) == RL_NIL) return "stream: lives for nobody (R1)";
-        if (!is_held(t) && taken_of(t) != produced_of(t)) return "stream: keeps items for nobody (R4)";
+        if (!is_held(t) && taken_of(t) != produced_of(t))
+            return "stream: keeps items for nobody (R4)";
         uint32_t task = task_of(t);
         if (task != RL_NIL && !rl_task_has_stream(m, task, i)) return "stream: not its task's (R3)";
     }

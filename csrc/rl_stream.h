@@ -63,7 +63,8 @@ const char *rl_stream_check(const rl_mapping *m);
 
 /* Call for each untaken item of a live stream; for recounting names. */
 typedef void (*rl_stream_visit)(void *context, uint32_t object);
-void rl_stream_each_item(const rl_mapping *m, uint32_t stream, rl_stream_visit visit, void *context);
+void rl_stream_each_item(const rl_mapping *m, uint32_t stream, rl_stream_visit visit,
+                         void *context);
 /* Chunks that the stream owns. */
 uint32_t rl_stream_chunks(const rl_mapping *m, uint32_t stream);
 

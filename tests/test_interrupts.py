@@ -1,5 +1,6 @@
-"""SIGINT in a worker: within a task it cancels that, between tasks it may cost the worker; no task
-is left without its value or an error that says what happened.
+"""SIGINT in a worker: no task is left without its value or an error that says what happened.
+
+Within a task it cancels that; between tasks it may cost the worker.
 """
 
 import contextlib

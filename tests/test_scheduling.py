@@ -1,5 +1,7 @@
-"""Which task runs when there is less than all want: small ones and big ones, tasks and their own
-tasks; and failures that nobody asks for among very many values.
+"""Which task runs when there is less than all want.
+
+Small tasks and big ones, tasks and their own tasks; and failures that nobody asks for among very
+many values.
 """
 
 import time

@@ -72,9 +72,7 @@ def stream(x: Any) -> Any:
         pytest.param(lambda ref: ray.wait([ray.put(1), ref]), id="wait, not the first"),
     ],
 )
-def test_use_of_a_stray_ref_raises_value_error(
-    stray: list[Any], use: Callable[[Any], Any]
-) -> None:
+def test_use_of_a_stray_ref_raises_value_error(stray: list[Any], use: Callable[[Any], Any]) -> None:
     with pytest.raises(ValueError, match="belongs to no live session"):
         use(stray[0])
     assert ray.get(same.remote(1)) == 1

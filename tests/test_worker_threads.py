@@ -1,5 +1,6 @@
-"""Threads that a task leaves behind in its worker: they neither lend a later task's CPU nor write
-to memory that is another's by then.
+"""Threads that a task leaves behind in its worker.
+
+They neither lend a later task's CPU nor write to memory that is another's by then.
 """
 
 import os
