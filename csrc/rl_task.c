@@ -781,6 +781,14 @@ int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint
 
 /* ---- load, blocking ---- */
 
+static void describe_infeasible(const rl_mapping *m, uint32_t class_, rl_load *load)
+{
+    const rl_class *k = &m->classes[class_];
+    load->infeasible = class_;
+    memcpy(load->infeasible_demand, k->demand, sizeof load->infeasible_demand);
+    memcpy(load->infeasible_task, m->tasks[k->head].name, sizeof load->infeasible_task);
+}
+
 int rl_task_load(rl_session *s, rl_load *out)
 {
     rl_section section;
@@ -794,7 +802,7 @@ int rl_task_load(rl_session *s, rl_load *out)
     FOR_READY_CLASSES(m, k, bits, w)
     {
         load.ready += m->classes[k].count;
-        if (!is_feasible(m->control, &m->classes[k])) load.infeasible = (uint32_t)k;
+        if (!is_feasible(m->control, &m->classes[k])) describe_infeasible(m, (uint32_t)k, &load);
     }
     for (uint32_t i = 0; i < m->control->slots.high_water; i++) {
         const rl_slot *slot = &m->slots[i];

@@ -117,6 +117,8 @@ typedef struct rl_load {
     uint32_t stranded;
     uint32_t reports;
     uint32_t infeasible; /* a class with queued tasks that want more than there is, or RL_NIL */
+    int64_t infeasible_demand[RL_MAX_RESOURCES]; /* what it wants */
+    char infeasible_task[RL_TASK_NAME];          /* the name of its oldest task */
 } rl_load;
 int rl_task_load(rl_session *s, rl_load *out);
 int rl_worker_dismiss(rl_session *s, uint32_t slot);

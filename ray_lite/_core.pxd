@@ -171,6 +171,8 @@ cdef extern from "rl_task.h" nogil:
         uint32_t stranded
         uint32_t reports
         uint32_t infeasible
+        int64_t infeasible_demand[16]
+        char infeasible_task[48]
     int rl_class_intern(rl_session *s, const int64_t *demand, uint32_t *out)
     int rl_resource_intern(rl_session *s, const char *name, uint32_t *out)
     int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total)

@@ -46,7 +46,7 @@ class _Load(TypedDict):
     blocked: int
     stranded: int
     reports: int
-    infeasible: int | None
+    infeasible: tuple[str, dict[str, int]] | None
 
 class _Usage(TypedDict):
     capacity: int

@@ -550,7 +550,14 @@ cdef class Session:
         """Return what the scheduler has to know of the queues and the workers, as a dict."""
         cdef rl_load load
         check(rl_task_load(&self.s, &load))
-        infeasible = None if load.infeasible == RL_NIL else load.infeasible
+        infeasible = None
+        if load.infeasible != RL_NIL:
+            demand = {}
+            for i in range(RL_MAX_RESOURCES):
+                if load.infeasible_demand[i]:
+                    name = (<bytes>self.s.map.control.resources[i].name).decode()
+                    demand[name] = load.infeasible_demand[i]
+            infeasible = (<bytes>load.infeasible_task).decode("utf-8", "replace"), demand
         return {
             "ready": load.ready, "runnable": bool(load.runnable), "workers": load.workers,
             "idle": load.idle, "blocked": load.blocked, "stranded": load.stranded,

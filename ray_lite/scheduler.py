@@ -43,7 +43,7 @@ class Loaded:
     workers: int  # that have joined
     idle: int  # of them, that have no task
     blocked: int  # of them, whose task waits and has lent its CPU
-    infeasible: int | None = None  # a class that wants more than there is
+    infeasible: str | None = None  # which task wants more than there is, and what
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,8 @@ class Scheduler:
     idle_ticks: int = 0
     #: What the core was told last.
     growable: bool = False
-    #: Classes about which the user has been told that they cannot run.
-    warned: set[int] = field(default_factory=set)
+    #: What the user has been told that cannot run.
+    warned: set[str] = field(default_factory=set)
     #: The last known load.
     load: Loaded = field(default_factory=lambda: Loaded(False, 0, 0, 0))
 
@@ -248,7 +248,7 @@ class Scheduler:
         self.warned.add(load.infeasible)
         return [
             Warn(
-                "A task asks for more CPUs or resources than this machine has; it will wait for "
-                "ever. Look at available_resources(), and give init(num_cpus=..., resources=...)"
+                f"{load.infeasible}; it will wait for ever. Ask for less, or give "
+                "init(num_cpus=..., resources=...) more"
             )
         ]

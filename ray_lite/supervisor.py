@@ -127,9 +127,25 @@ class Supervisor:
             self._print_reports()
         self._decide(
             sched.Loaded(
-                load["runnable"], load["workers"], load["idle"], load["blocked"], load["infeasible"]
+                load["runnable"],
+                load["workers"],
+                load["idle"],
+                load["blocked"],
+                self._describe_infeasible(load["infeasible"]),
             )
         )
+
+    def _describe_infeasible(self, task: tuple[str, dict[str, int]] | None) -> str | None:
+        if task is None:
+            return None
+        name, demand = task
+        totals = {key: total / 10_000 for key, (total, _) in self._core.resources().items()}
+        wanted = ", ".join(
+            f"{units / 10_000:g} {key} of {totals[key]:g}"
+            for key, units in demand.items()
+            if units / 10_000 > totals[key]
+        )
+        return f"Task {name} asks for {wanted}, which this session does not have"
 
     def _welcome(self, pid: int) -> None:
         """A worker has joined; the scheduler is told once."""

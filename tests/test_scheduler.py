@@ -211,12 +211,12 @@ def test_failure_names_the_task_the_cause_and_the_attempts() -> None:
 
 def test_infeasible_class_is_warned_of_once() -> None:
     scheduler = started(1)
-    load = Loaded(False, 1, 1, 0, infeasible=5)
+    load = Loaded(False, 1, 1, 0, infeasible="task f")
     (warning,) = feed(scheduler, load)
     assert isinstance(warning, Warn)
     assert "wait for ever" in warning.message
     assert feed(scheduler, load, Ticked(), load) == []
-    assert isinstance(feed(scheduler, Loaded(False, 1, 1, 0, infeasible=6))[0], Warn)
+    assert isinstance(feed(scheduler, Loaded(False, 1, 1, 0, infeasible="task g"))[0], Warn)
 
 
 # ---- random sequences ----
@@ -263,7 +263,7 @@ class Machine:
         workers = len(self.joined)
         self.idle = self.dice.choice([0, 0, self.dice.randint(0, workers)])
         blocked = self.dice.randint(0, workers - self.idle)
-        infeasible = self.dice.choice([None, None, self.dice.randrange(3)])
+        infeasible = self.dice.choice([None, None, "task f", "task g"])
         return Loaded(self.dice.random() < 0.8, workers, self.idle, blocked, infeasible)
 
     def tick(self) -> Event:
