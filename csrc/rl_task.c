@@ -60,11 +60,13 @@ static rl_task *find_mine(const rl_session *s, rl_handle h)
     return t && worker_of(t) == s->slot ? t : NULL;
 }
 
-/* The task of handle `h` if its outcome is this process's to decide: it runs it, or it stranded. */
+/* The task of handle `h` if its outcome is this process's to decide: it runs it, or it has stranded
+ * and this is the supervisor. */
 static rl_task *find_decidable(const rl_session *s, rl_handle h)
 {
     rl_task *mine = find_mine(s, h);
-    return mine ? mine : find(&s->map, h, RL_TASK_STRANDED);
+    if (mine || s->slot != s->map.control->supervisor) return mine;
+    return find(&s->map, h, RL_TASK_STRANDED);
 }
 
 static rl_handle object_handle(const rl_mapping *m, uint32_t object)
@@ -337,10 +339,24 @@ static uint32_t hook(rl_mapping *m, uint32_t i)
     return missing;
 }
 
+/* Turn a waiting list, which is newest first, round: tasks become ready in the order of submission.
+ * Returns its new head. */
+static uint32_t oldest_first(rl_mapping *m, uint32_t e)
+{
+    uint32_t head = RL_NIL;
+    while (e != RL_NIL) {
+        uint32_t next = m->edges[e].next;
+        m->edges[e].next = head;
+        head = e;
+        e = next;
+    }
+    return head;
+}
+
 void rl_task_dependency_sealed(rl_section *section, uint32_t object)
 {
     rl_mapping *m = &section->s->map;
-    uint32_t e = m->objects[object].waiting;
+    uint32_t e = oldest_first(m, m->objects[object].waiting);
     m->objects[object].waiting = RL_NIL;
     while (e != RL_NIL) {
         rl_edge edge = m->edges[e];

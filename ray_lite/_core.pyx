@@ -63,6 +63,15 @@ cdef int check(int rc) except -1:
     return 0
 
 
+cdef int look_at_signals_between_tasks() except -1:
+    """Run signal handlers; an interrupt that meets no task has nothing to interrupt."""
+    try:
+        PyErr_CheckSignals()
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
 cdef int64_t deadline_of(object timeout) except -1:
     """Return the absolute deadline for `timeout` seconds from now; None is never."""
     if timeout is None:
@@ -537,7 +546,7 @@ cdef class Session:
             with nogil:
                 rc = rl_task_take(&self.s, INT64_MAX, &job.job)
             if rc == EINTR:  # a task that was taken must not be lost to an exception
-                PyErr_CheckSignals()
+                look_at_signals_between_tasks()
         if rc == RL_EAGAIN:
             return None
         check(rc)
