@@ -12,6 +12,11 @@
  *   task      a function call to be run; owns its arguments, names its return objects
  *   class     the scheduling class of a task: what resources it asks for; one queue each
  *   stream    the growing list of objects that a generator task yields
+ *   section   an exclusive change of CONTROL, under the one lock; the dirty word says that one is
+ *             under way
+ *   doorbell  the futex word of a slot: rung when something happens that its process may wait for
+ *   bell      the supervisor's eventfd: rung for what needs judgement
+ *   stranded  a claimed task whose worker died, or that is to be run again
  *   handle    {index, generation}: how a process refers to an object, task or stream
  *
  * LAYOUT   CONTROL = [rl_control | slots | classes | blocks | objects | tasks | streams | chunks |
@@ -239,11 +244,11 @@ _Static_assert(sizeof(rl_stream) == 128, "two cache lines");
 /* ---- classes and resources ---- */
 
 typedef struct rl_class {
-    uint32_t used;       /* 1: the demand is that of a class; COMMIT */
-    uint32_t head, tail; /* derived: queue of READY tasks, oldest first */
-    uint32_t count;      /* derived */
-    uint32_t passed;     /* derived: younger tasks that ran before its head */
-    uint32_t pad;
+    uint32_t used;                    /* 1: the demand is that of a class; COMMIT */
+    uint32_t head, tail;              /* derived: queue of READY tasks, oldest first */
+    uint32_t count;                   /* derived */
+    uint32_t passed;                  /* derived: younger tasks that ran before its head */
+    uint32_t nested;                  /* 1: of tasks that tasks submit */
     int64_t reserved_ns;              /* derived: until when its head has CPUs kept free for it */
     int64_t demand[RL_MAX_RESOURCES]; /* units */
 } rl_class;
@@ -281,6 +286,8 @@ typedef struct rl_control {
     uint32_t supervisor;            /* slot of the supervisor, or RL_NIL before it joined */
     _Atomic uint32_t growable;      /* written by the scheduler: ring it when a task could run but
                                        every worker has one */
+    _Atomic uint32_t depth_first;   /* written by the scheduler: tasks of tasks go first, for many
+                                       workers wait for theirs */
     _Atomic uint32_t bell;          /* 1: the supervisor has been rung and has not looked yet */
     _Atomic uint32_t ended;         /* the session is over: every wait returns RL_EDEAD */
     uint32_t report_from;           /* where the next of them is looked for first */

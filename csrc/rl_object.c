@@ -544,8 +544,9 @@ typedef struct scan_result {
     int failed; /* one of the sealed is a failure */
 } scan_result;
 
-/* Which of the objects are sealed? Leaves word on the others that we wait. */
-static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, uint8_t *ready)
+/* Which of the objects are sealed? Leaves word on the others that we wait, and on all, if their
+ * values are `asked` for, that somebody did. */
+static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, int asked, uint8_t *ready)
 {
     scan_result r = {0};
     for (uint32_t i = 0; i < n; i++) {
@@ -555,6 +556,7 @@ static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, uint8_t *
             continue;
         }
         rl_object *o = &s->map.objects[h[i].index];
+        if (asked) mark_read(o);
         uint32_t state = state_of(o);
         if (state == RL_OBJECT_PENDING) {
             uint32_t pending = RL_OBJECT_PENDING;
@@ -589,7 +591,7 @@ int rl_object_wait_since(rl_session *s, const rl_handle *h, uint32_t n, uint32_t
     }
     for (;;) {
         uint32_t seen = rl_doorbell_read(s);
-        scan_result r = scan(s, h, n, ready);
+        scan_result r = scan(s, h, n, stop_at_error, ready);
         *nready = r.nready;
         if (r.nready >= need || (stop_at_error && r.failed)) return 0;
         if (deadline_ns != INT64_MAX && rl_now_ns() >= deadline_ns) return RL_ETIMEDOUT;

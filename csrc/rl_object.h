@@ -87,7 +87,8 @@ int rl_object_is_sealed(const rl_session *s, rl_handle h);
 /* Wait until `need` of `n` held objects are sealed (streams: have an item, or have ended).
  *
  * ready[i] = 1 for each that is; *nready counts them. With `stop_at_error`, returns as soon as any
- * of them is a failure. Returns 0, RL_ETIMEDOUT (ready is filled), EINTR (call again), RL_EDEAD. */
+ * of them is a failure, and all count as asked for. Returns 0, RL_ETIMEDOUT (ready is filled),
+ * EINTR (call again), RL_EDEAD. */
 int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need, int stop_at_error,
                    int64_t deadline_ns, uint8_t *ready, uint32_t *nready);
 

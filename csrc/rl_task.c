@@ -139,22 +139,27 @@ int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total)
     return 0;
 }
 
+static int is_class(const rl_class *k, const int64_t demand[RL_MAX_RESOURCES], uint32_t nested)
+{
+    return k->nested == nested && memcmp(k->demand, demand, sizeof k->demand) == 0;
+}
+
 int rl_class_intern(rl_session *s, const int64_t demand[RL_MAX_RESOURCES], uint32_t *out)
 {
     rl_section section;
     int err = rl_enter(s, &section, RL_OP_TASK);
     if (err) return err;
     rl_mapping *m = &s->map;
-    size_t nbytes = sizeof m->classes[0].demand;
+    uint32_t nested = m->slots[s->slot].role == RL_ROLE_WORKER;
     uint32_t i = 0;
-    while (i < RL_MAX_CLASSES && m->classes[i].used &&
-           memcmp(m->classes[i].demand, demand, nbytes)) {
+    while (i < RL_MAX_CLASSES && m->classes[i].used && !is_class(&m->classes[i], demand, nested)) {
         i++;
     }
     if (i == RL_MAX_CLASSES) {
         err = RL_ETABLE;
     } else if (!m->classes[i].used) {
-        memcpy(m->classes[i].demand, demand, nbytes);
+        memcpy(m->classes[i].demand, demand, sizeof m->classes[i].demand);
+        m->classes[i].nested = nested;
         m->classes[i].head = m->classes[i].tail = RL_NIL;
         atomic_signal_fence(memory_order_release);
         m->classes[i].used = 1; /* COMMIT */
@@ -263,15 +268,14 @@ static const rl_class *find_impatient(const rl_mapping *m)
 
 /* May class k run although CPUs are kept free for another? A task's own task may: who waits for it
  * may hold what the other lacks. */
-static int may_pass(const rl_mapping *m, const rl_class *k)
+static int may_pass(const rl_class *k)
 {
-    return k->demand[RL_CPU] == 0 || m->slots[m->tasks[k->head].submitter].role == RL_ROLE_WORKER;
+    return k->demand[RL_CPU] == 0 || k->nested;
 }
 
-/* The class whose head is to run now, or RL_NIL. */
-static uint32_t choose_class(const rl_mapping *m)
+/* Of the classes that may run now, or of the nested ones among them, that with the oldest head. */
+static uint32_t choose_among(const rl_mapping *m, const rl_class *impatient, int only_nested)
 {
-    const rl_class *impatient = find_impatient(m);
     uint32_t best = RL_NIL;
     uint64_t best_seq = UINT64_MAX;
     FOR_READY_CLASSES(m, i, bits, w)
@@ -279,11 +283,23 @@ static uint32_t choose_class(const rl_mapping *m)
         const rl_class *k = &m->classes[i];
         uint64_t seq = m->tasks[k->head].seq;
         if (seq >= best_seq || !fits(m->control, k)) continue;
-        if (impatient && k != impatient && !may_pass(m, k)) continue;
+        if (only_nested && !k->nested) continue;
+        if (impatient && k != impatient && !may_pass(k)) continue;
         best = (uint32_t)i;
         best_seq = seq;
     }
     return best;
+}
+
+/* The class whose head is to run now, or RL_NIL. */
+static uint32_t choose_class(const rl_mapping *m)
+{
+    const rl_class *impatient = find_impatient(m);
+    if (atomic_load_explicit(&m->control->depth_first, memory_order_relaxed)) {
+        uint32_t nested = choose_among(m, impatient, 1);
+        if (nested != RL_NIL) return nested;
+    }
+    return choose_among(m, impatient, 0);
 }
 
 /* A younger task runs before the head of class k: once too often, and CPUs are kept free for it. */

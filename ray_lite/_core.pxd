@@ -7,6 +7,7 @@ cdef extern from "rl_layout.h" nogil:
         RL_TASK_INLINE
         RL_TASK_NAME
         RL_MAX_RESOURCES
+        RL_MAX_CLASSES
         RL_MAX_SLOTS
         RL_ROLE_DRIVER
         RL_ROLE_SUPERVISOR
@@ -30,6 +31,7 @@ cdef extern from "rl_layout.h" nogil:
         uint64_t cookie
         uint64_t data_size
         uint32_t growable
+        uint32_t depth_first
         uint32_t bell
         uint32_t ended
         uint32_t freed

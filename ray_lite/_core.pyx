@@ -26,6 +26,8 @@ cdef int RL_ETIMEDOUT = -2
 cdef int RL_EDEAD = -5
 cdef int RL_EAGAIN = -10
 cdef int RL_EEND = -11
+cdef int RL_ETABLE = -8
+cdef int RL_EINVAL = -6
 cdef uint32_t PUT_NUMBER = 0x05f5e101  # Ray numbers the objects of a put from here on
 cdef size_t ID_NBYTES = 28
 cdef size_t TASK_ID_NBYTES = 24
@@ -439,7 +441,14 @@ cdef class Session:
     def resource_index(self, str name not None):
         """Return the index of the resource called `name`, made if it is new."""
         cdef uint32_t index = 0
-        check(rl_resource_intern(&self.s, name.encode(), &index))
+        cdef int rc = rl_resource_intern(&self.s, name.encode(), &index)
+        if rc == RL_ETABLE:
+            raise RuntimeError(
+                f"resource {name!r} would be one too many: a session knows {RL_MAX_RESOURCES} "
+                f"kinds, CPU among them")
+        if rc == RL_EINVAL:
+            raise ValueError(f"a resource's name has 1 to 63 bytes, not {len(name.encode())}")
+        check(rc)
         return index
 
     def set_resource_total(self, str name not None, int64_t units):
@@ -462,7 +471,12 @@ cdef class Session:
         memset(units, 0, sizeof(units))
         for name, amount in demand.items():
             units[<uint32_t>self.resource_index(name)] = amount
-        check(rl_class_intern(&self.s, units, &index))
+        cdef int rc = rl_class_intern(&self.s, units, &index)
+        if rc == RL_ETABLE:
+            raise RuntimeError(
+                f"too many different demands: a session knows {RL_MAX_CLASSES} combinations of "
+                f"num_cpus and resources; round them, so that tasks share some")
+        check(rc)
         return index
 
     def submit(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
@@ -626,6 +640,10 @@ cdef class Session:
     def set_growable(self, bint growable):
         """Say whether the supervisor wants to hear of a task that finds no idle worker."""
         self.s.map.control.growable = growable
+
+    def set_depth_first(self, bint depth_first):
+        """Say whether tasks that tasks submitted go before others."""
+        self.s.map.control.depth_first = depth_first
 
     def clear_bell(self):
         """The supervisor is about to look: later events ring again."""

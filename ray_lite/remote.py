@@ -8,6 +8,7 @@ import enum
 import functools
 import inspect
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, overload
 
@@ -220,6 +221,12 @@ def _prepare(
 ) -> _Prepared:
     """Export `function` and put the options into the core's terms."""
     options.check_at_call()
+    if options.runtime_env:
+        warnings.warn(
+            f"runtime_env of task {_qualified_name(function)} has no effect yet: all tasks see "
+            "what init(runtime_env=...) said",
+            stacklevel=4,
+        )
     returns = options.num_returns
     limit = options.generator_backpressure_num_objects or 0
     nreturns = 1 if isinstance(returns, str) else returns

@@ -9,7 +9,7 @@ is decided in C, by the limits that were written on these instructions.
     Joined   │                    ┌─► StartWorker
     Exited   ├──► handle(event) ──┼─► DismissWorker
     Loaded   │                    ├─► Requeue, Fail, Finish
-    Stranded │                    ├─► SetGrowable
+    Stranded │                    ├─► SetGrowable, SetDepthFirst
     Ticked ──┘                    └─► Warn
 """
 
@@ -18,6 +18,8 @@ from typing import Final, TypeAlias
 
 IDLE_TICKS: Final = 5  # seconds that a worker above the number of CPUs may idle
 MAX_WORKERS: Final = 240  # of 256 slots
+MOST_KEPT: Final = 64  # workers that are kept, whatever the number of CPUs
+MANY_BLOCKED: Final = 8  # workers that wait for tasks of their own
 START_FAILURES: Final = 3  # workers in a row that die before they join
 
 
@@ -108,20 +110,29 @@ class SetGrowable:
 
 
 @dataclass(frozen=True, slots=True)
+class SetDepthFirst:
+    """Have tasks that tasks submitted go before others, or not."""
+
+    depth_first: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Warn:
     """Tell the user."""
 
     message: str
 
 
-Instruction: TypeAlias = StartWorker | DismissWorker | Requeue | Finish | Fail | SetGrowable | Warn
+Instruction: TypeAlias = (
+    StartWorker | DismissWorker | Requeue | Finish | Fail | SetGrowable | SetDepthFirst | Warn
+)
 
 
 @dataclass(slots=True)
 class Scheduler:
     """Decides; see the module's picture."""
 
-    #: Workers that are kept: as many as there are CPUs.
+    #: CPUs of the session.
     base: int
     #: Workers that were started and have not joined, nor died.
     starting: int = 0
@@ -133,19 +144,26 @@ class Scheduler:
     idle_ticks: int = 0
     #: What the core was told last.
     growable: bool = False
+    #: Whether tasks of tasks go first; what the core was told last.
+    depth_first: bool = False
     #: What the user has been told that cannot run.
     warned: set[str] = field(default_factory=set)
     #: The last known load.
     load: Loaded = field(default_factory=lambda: Loaded(False, 0, 0, 0))
 
     @property
+    def kept(self) -> int:
+        """How many workers are kept: as many as there are CPUs, but others start when needed."""
+        return min(max(self.base, 1), MOST_KEPT)
+
+    @property
     def most_active(self) -> int:
         """How many workers may be at work at once; those whose task waits do not count."""
-        return max(4 * self.base, 16)
+        return min(max(4 * self.base, MOST_KEPT), MAX_WORKERS)
 
     def start(self) -> list[Instruction]:
-        """Return what is to be done first: as many workers as CPUs, at least one."""
-        self.starting = max(self.base, 1)
+        """Return what is to be done first: start the workers that are kept."""
+        self.starting = self.kept
         instructions: list[Instruction] = [StartWorker() for _ in range(self.starting)]
         return instructions + self._set_growable()
 
@@ -161,7 +179,12 @@ class Scheduler:
                 return self._worker_ended(pid)
             case Loaded():
                 self.load = event
-                return self._warn_of_infeasible(event) + self._grow()
+                return [
+                    *self._warn_of_infeasible(event),
+                    *self._warn_of_nesting(),
+                    *self._set_depth_first(),
+                    *self._grow(),
+                ]
             case Stranded():
                 return [self._judge(event)]
             case Ticked():
@@ -187,8 +210,8 @@ class Scheduler:
         return [Warn(f"{START_FAILURES} workers in a row ended before they could take a task")]
 
     def _refill(self) -> list[Instruction]:
-        """Keep as many workers as CPUs."""
-        missing = max(self.base, 1) - len(self.joined) - self.starting
+        """Replace a worker that is to be kept."""
+        missing = self.kept - len(self.joined) - self.starting
         instructions: list[Instruction] = [StartWorker() for _ in range(max(missing, 0))]
         self.starting += len(instructions)
         return instructions + self._set_growable()
@@ -213,9 +236,28 @@ class Scheduler:
         self.growable = growable
         return [SetGrowable(growable)]
 
+    def _set_depth_first(self) -> list[Instruction]:
+        """Many workers wait for tasks of their own: these go before what would wait as well."""
+        depth_first = self.load.blocked >= max(MANY_BLOCKED, 2 * self.base)
+        if depth_first == self.depth_first:
+            return []
+        self.depth_first = depth_first
+        return [SetDepthFirst(depth_first)]
+
+    def _warn_of_nesting(self) -> list[Instruction]:
+        stuck = self.load.runnable and self.load.blocked >= MAX_WORKERS and self.load.idle == 0
+        text = (
+            f"{self.load.blocked} tasks wait for tasks of their own, and no process is left to run "
+            "these: they are nested too deep, and will wait for ever"
+        )
+        if not stuck or "nesting" in self.warned:
+            return []
+        self.warned.add("nesting")
+        return [Warn(text)]
+
     def _shrink(self) -> list[Instruction]:
         """Dismiss a worker that was started while others waited, once it has idled long enough."""
-        surplus = len(self.joined) > max(self.base, 1) and self.load.idle > 0
+        surplus = len(self.joined) > self.kept and self.load.idle > 0
         self.idle_ticks = self.idle_ticks + 1 if surplus else 0
         if self.idle_ticks < IDLE_TICKS:
             return []

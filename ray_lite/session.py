@@ -125,6 +125,7 @@ def open_session(options: InitOptions) -> Connection:
         ValueError: The store does not fit into this machine's memory.
         RaySystemError: The supervisor did not start.
     """
+    _occupy_standard_fds()
     capacity = options.object_store_memory or default_store_size()
     check_store_size(capacity)
     num_cpus = usable_cpus() if options.num_cpus is None else options.num_cpus
@@ -156,6 +157,19 @@ def open_session(options: InitOptions) -> Connection:
         raise
     _process.connection = connection
     return connection
+
+
+def _occupy_standard_fds() -> None:
+    """A process without stdin, stdout or stderr gets /dev/null there.
+
+    Otherwise a descriptor of the session would take the number, and the supervisor's own standard
+    streams would take it from that.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _start_supervisor(

@@ -171,6 +171,8 @@ class Supervisor:
                     self._fail(self._tasks.pop(task), message)
                 case sched.SetGrowable(growable):
                     self._core.set_growable(growable)
+                case sched.SetDepthFirst(depth_first):
+                    self._core.set_depth_first(depth_first)
                 case sched.Warn(message):
                     self._say(f"ray_lite: {message}")
 

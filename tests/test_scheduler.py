@@ -19,6 +19,7 @@ from ray_lite.scheduler import (
     Loaded,
     Requeue,
     Scheduler,
+    SetDepthFirst,
     SetGrowable,
     StartWorker,
     Stranded,
@@ -114,7 +115,7 @@ def test_workers_that_all_work_stop_being_added_at_a_bound() -> None:
     for pid in range(3, 100):
         if StartWorker() in feed(scheduler, busy(scheduler)):
             feed(scheduler, Joined(pid))
-    assert len(scheduler.joined) == scheduler.most_active == 16
+    assert len(scheduler.joined) == scheduler.most_active == 64
 
 
 def test_workers_that_wait_do_not_count_towards_that_bound() -> None:
@@ -339,3 +340,28 @@ def test_scheduler_serves_a_busy_machine_again_after_any_history(seed: int) -> N
     machine.carry_out(machine.scheduler.handle(load))
     machine.settle()
     assert len(machine.joined) == min(before + 1, MAX_WORKERS)
+
+
+# ---- tasks of tasks ----
+
+
+def test_tasks_of_tasks_go_first_while_many_workers_wait_for_theirs() -> None:
+    scheduler = started(2)
+    assert feed(scheduler, Loaded(False, 9, 0, 8)) == [SetDepthFirst(True)]
+    assert feed(scheduler, Loaded(False, 9, 0, 9)) == []
+    assert feed(scheduler, Loaded(False, 9, 3, 1)) == [SetDepthFirst(False)]
+
+
+def test_nesting_too_deep_for_the_number_of_processes_is_warned_of_once() -> None:
+    scheduler = started(2)
+    stuck = Loaded(True, 240, 0, 240)
+    warnings = [i for i in feed(scheduler, stuck) if isinstance(i, Warn)]
+    assert len(warnings) == 1
+    assert "240 tasks wait" in warnings[0].message
+    assert not any(isinstance(i, Warn) for i in feed(scheduler, stuck))
+
+
+def test_many_cpus_do_not_mean_many_workers_at_once() -> None:
+    scheduler = Scheduler(base=100_000)
+    assert scheduler.start().count(StartWorker()) == 64
+    scheduler.validate()

@@ -118,3 +118,53 @@ def test_unread_failures_among_many_values_are_all_taken_up(
     assert eventually(lambda: core.usage()["tasks"] == 0 and core.load()["reports"] == 0, 50)
     assert printed.until("unread failure 0.")
     assert ray.get(values[-1]) == 49_999
+
+
+@pytest.mark.session(num_cpus=2, worker_exports=100)
+def test_many_tasks_that_wait_for_tasks_of_their_own_all_end(session: Connection) -> None:
+    """More than there can be processes: the inner tasks must go first."""
+    inner = ray.remote(lambda x: x)
+
+    @ray.remote
+    def outer(i: int) -> int:
+        total: int = sum(ray.get([inner.remote(i), inner.remote(1)]))
+        return total
+
+    refs = [outer.remote(i) for i in range(400)]
+    assert ray.get(refs, timeout=50) == [i + 1 for i in range(400)]
+
+
+def test_more_demands_or_resources_than_there_is_room_for_are_refused_in_plain_words() -> None:
+    """The tasks want what is not there, so the session ends with them in its queues."""
+    ray.init(num_cpus=1)
+    task = ray.remote(lambda: None)
+    with pytest.raises(RuntimeError, match="16 kinds"):
+        for i in range(20):
+            task.options(num_cpus=0, resources={f"r{i}": 0.5}).remote()
+    with pytest.raises(RuntimeError, match="128 combinations"):
+        for i in range(200):
+            task.options(num_cpus=i / 1000).remote()
+    ray.shutdown()
+
+
+@pytest.mark.session(num_cpus=2)
+def test_failures_that_were_asked_for_together_are_not_reported_as_unheard(
+    session: Connection, printed: Output
+) -> None:
+    @ray.remote
+    def fail(i: int) -> None:
+        raise KeyError(i)
+
+    with pytest.raises(KeyError):
+        ray.get([fail.remote(i) for i in range(5)])
+    ray.remote(lambda: print("after")).remote()
+    assert printed.until("after")
+    ray.shutdown()
+    assert "Unhandled" not in printed.err
+
+
+@pytest.mark.session(num_cpus=1)
+def test_environment_of_a_single_task_is_not_ignored_in_silence(session: Connection) -> None:
+    task = ray.remote(lambda: 1).options(runtime_env={"env_vars": {"A": "2"}})
+    with pytest.warns(UserWarning, match="no effect yet"):
+        assert ray.get(task.remote()) == 1

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -391,3 +392,16 @@ def test_environment_of_the_driver_at_init_is_the_workers_environment(
     assert ray.get(look.remote()) == ["1", "2", "1", None]
     assert "GIVEN" not in os.environ
     ray.shutdown()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_init_works_in_a_process_without_standard_streams(closed: str, tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    program = (
+        "import ray_lite as ray; ray.init(num_cpus=1); "
+        "x = ray.get(ray.remote(lambda: 42).remote()); ray.shutdown(); "
+        f"open({str(result)!r}, 'w').write(str(x))"
+    )
+    command = f'exec "{sys.executable}" -c "$0" {closed}'
+    subprocess.run(["sh", "-c", command, program], check=True, timeout=50)
+    assert result.read_text() == "42"

@@ -604,6 +604,36 @@ static void test_cpus_are_kept_free_for_a_big_task_for_a_bounded_time(void)
     tear_down();
 }
 
+/* A task of one CPU as a worker's task submits it: in a class of its own. */
+static rl_spec nested_spec(void)
+{
+    int64_t demand[RL_MAX_RESOURCES] = {[RL_CPU] = RL_RESOURCE_UNIT};
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    OK(&r.s, rl_class_intern(&worker, demand, &spec.class_));
+    return spec;
+}
+
+static void test_task_of_a_task_goes_first_only_when_that_is_asked_for(void)
+{
+    rl_handle inner[2];
+    set_up();
+    set_cpus(1);
+    rl_spec spec = nested_spec();
+    for (int asked = 0; asked < 2; asked++) {
+        rl_handle outer = submit(NULL, 0);
+        OK(&r.s, rl_task_submit(&worker, &spec, &inner[asked], NULL));
+        atomic_store(&r.map.control->depth_first, (uint32_t)asked);
+        rl_job job = take(&second);
+        CHECK_EQ(return_of(&second, &job, 0).index, asked ? inner[1].index : outer.index);
+        run(&second, &job);
+        take_and_run(&second); /* the other one */
+        rl_object_release(&worker, inner[asked]);
+        drop(outer);
+    }
+    set_cpus(2);
+    tear_down();
+}
+
 static void test_task_of_a_task_runs_though_cpus_are_kept_free(void)
 {
     rl_job service;
@@ -612,11 +642,7 @@ static void test_task_of_a_task_runs_though_cpus_are_kept_free(void)
     rl_handle big = reserve_for_big(&service, &service_out);
     rl_handle small = submit(NULL, 0);
     check_nothing_to_take(&second);
-    uint32_t half;
-    int64_t demand[RL_MAX_RESOURCES] = {[RL_CPU] = RL_RESOURCE_UNIT / 2};
-    OK(&r.s, rl_class_intern(&r.s, demand, &half));
-    rl_spec spec = rig_spec(&r, 1, NULL, 0);
-    spec.class_ = half; /* not behind `small` in its queue */
+    rl_spec spec = nested_spec();
     OK(&r.s, rl_task_submit(&worker, &spec, &inner, NULL));
     rl_job job = take(&second);
     CHECK_EQ(return_of(&second, &job, 0).index, inner.index);
@@ -949,6 +975,7 @@ int main(void)
     RUN(test_task_that_ends_blocked_leaves_the_books_right);
     RUN(test_task_that_wants_all_cpus_is_not_starved_by_small_ones);
     RUN(test_cpus_are_kept_free_for_a_big_task_for_a_bounded_time);
+    RUN(test_task_of_a_task_goes_first_only_when_that_is_asked_for);
     RUN(test_task_of_a_task_runs_though_cpus_are_kept_free);
     RUN(test_task_without_cpus_runs_though_cpus_are_kept_free);
     RUN(test_task_that_lacks_more_than_cpus_has_none_kept_free);
