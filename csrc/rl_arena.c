@@ -3,6 +3,7 @@
 
 #include "rl_err.h"
 #include "rl_fault.h"
+#include "rl_sort.h"
 #include "rl_table.h"
 
 #include <string.h>
@@ -284,45 +285,16 @@ void rl_arena_free_filling(rl_section *section, uint32_t slot)
 
 /* ---- rebuild ---- */
 
-/* Merge two lists of blocks, each ordered by offset, linked by `next`. */
-static uint32_t merge(rl_mapping *m, uint32_t a, uint32_t b)
-{
-    uint32_t head = RL_NIL;
-    uint32_t *tail = &head;
-    while (a != RL_NIL && b != RL_NIL) {
-        uint32_t *lesser = m->blocks[a].offset <= m->blocks[b].offset ? &a : &b;
-        *tail = *lesser;
-        tail = &m->blocks[*lesser].next;
-        *lesser = *tail;
-    }
-    *tail = a != RL_NIL ? a : b;
-    return head;
-}
-
-/* All live blocks as a list ordered by offset: a bottom-up merge sort, for no memory may be
- * allocated here. */
+/* All live blocks as a list ordered by offset. */
 static uint32_t sort_live(rl_mapping *m)
 {
-    uint32_t runs[32]; /* runs[k]: a sorted list of 2^k blocks, or RL_NIL */
-    for (int k = 0; k < 32; k++) runs[k] = RL_NIL;
+    rl_sorter sorter = rl_sort_begin(m->blocks, sizeof(rl_block), offsetof(rl_block, next),
+                                     offsetof(rl_block, offset));
     for (uint32_t i = 0; i < m->control->blocks.high_water; i++) {
-        if (atomic_load_explicit(&m->blocks[i].tag, memory_order_relaxed) == RL_BLOCK_UNUSED) {
-            continue;
-        }
-        m->blocks[i].next = RL_NIL;
-        uint32_t run = i;
-        int k = 0;
-        for (; k < 31 && runs[k] != RL_NIL; k++) {
-            run = merge(m, runs[k], run);
-            runs[k] = RL_NIL;
-        }
-        runs[k] = k == 31 && runs[k] != RL_NIL ? merge(m, runs[k], run) : run;
+        uint32_t tag = atomic_load_explicit(&m->blocks[i].tag, memory_order_relaxed);
+        if (tag != RL_BLOCK_UNUSED) rl_sort_add(&sorter, i);
     }
-    uint32_t all = RL_NIL;
-    for (int k = 0; k < 32; k++) {
-        if (runs[k] != RL_NIL) all = merge(m, runs[k], all);
-    }
-    return all;
+    return rl_sort_end(&sorter);
 }
 
 /* Set lengths and back links along the address-ordered list. */

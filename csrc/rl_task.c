@@ -5,6 +5,7 @@
 #include "rl_fault.h"
 #include "rl_list.h"
 #include "rl_slot.h"
+#include "rl_sort.h"
 #include "rl_stream.h"
 #include "rl_table.h"
 #include "rl_wait.h"
@@ -945,42 +946,15 @@ static void forget_queues(rl_mapping *m)
     c->occupied = 0;
 }
 
-/* Merge two lists of tasks in the order of `seq`, linked by `next`. */
-static uint32_t merge(rl_mapping *m, uint32_t a, uint32_t b)
-{
-    uint32_t head = RL_NIL;
-    uint32_t *tail = &head;
-    while (a != RL_NIL && b != RL_NIL) {
-        uint32_t *lesser = m->tasks[a].seq <= m->tasks[b].seq ? &a : &b;
-        *tail = *lesser;
-        tail = &m->tasks[*lesser].next;
-        *lesser = *tail;
-    }
-    *tail = a != RL_NIL ? a : b;
-    return head;
-}
-
-/* All READY tasks in the order of submission; a bottom-up merge sort, as in rl_arena.c. */
+/* All READY tasks in the order of submission. */
 static uint32_t sort_ready(rl_mapping *m)
 {
-    uint32_t runs[32];
-    for (int k = 0; k < 32; k++) runs[k] = RL_NIL;
+    rl_sorter sorter =
+        rl_sort_begin(m->tasks, sizeof(rl_task), offsetof(rl_task, next), offsetof(rl_task, seq));
     for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
-        if (state_of(&m->tasks[i]) != RL_TASK_READY) continue;
-        m->tasks[i].next = RL_NIL;
-        uint32_t run = i;
-        int k = 0;
-        for (; k < 31 && runs[k] != RL_NIL; k++) {
-            run = merge(m, runs[k], run);
-            runs[k] = RL_NIL;
-        }
-        runs[k] = run;
+        if (state_of(&m->tasks[i]) == RL_TASK_READY) rl_sort_add(&sorter, i);
     }
-    uint32_t all = RL_NIL;
-    for (int k = 0; k < 32; k++) {
-        if (runs[k] != RL_NIL) all = merge(m, runs[k], all);
-    }
-    return all;
+    return rl_sort_end(&sorter);
 }
 
 static void rebuild_claimed(rl_mapping *m, uint32_t i)
