@@ -9,7 +9,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EEXIST, EINTR
+from libc.errno cimport EINTR
 from libc.signal cimport SIGKILL
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
@@ -341,15 +341,15 @@ cdef class Session:
                 f"unknown, the object was freed or the session that made it has ended")
         return self.adopt(h)
 
-    def owns(self, ObjectRef ref not None):
-        """Whether `ref` belongs to this session."""
-        return ref.session is self
-
     # ---- reading ----
 
     def is_ready(self, ObjectRef ref not None):
-        """Whether the object is sealed: `read` gives its value."""
-        return rl_object_is_sealed(&self.s, ref.h) != 0
+        """Whether the object is sealed: `read` gives its value.
+
+        Raises:
+            ValueError: `ref` is not of this session; as for every call that takes one.
+        """
+        return rl_object_is_sealed(&self.s, handle_of(self, ref)) != 0
 
     def is_failure(self, ObjectRef ref not None):
         """Whether the object is sealed and a failure; does not count as having asked for it."""
@@ -862,6 +862,9 @@ cdef class Stream:
     def __dealloc__(self):
         if self.session is not None:
             rl_stream_release(&self.session.s, self.h)
+
+    def __repr__(self):
+        return "<a generator's stream>"
 
     def next(self):
         """Return the next item's reference; None: there is none now; False: there will be none."""

@@ -191,7 +191,6 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     core = connect().core
     seconds = _check_get_timeout(timeout)
     if isinstance(refs, ObjectRef):
-        _check_session(core.owns(refs), refs)
         if not core.is_ready(refs) and not core.wait([refs], 1, seconds, False)[0]:
             raise _not_ready(1, 1, timeout)
         return read(core, refs)
@@ -208,7 +207,6 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
                 f"Attempting to call `get` on the value {_short(ref)}, which is not an ObjectRef "
                 f"but of type {type(ref).__name__}"
             )
-        _check_session(core.owns(ref), ref)
     return _get_list(core, refs, seconds, timeout)
 
 
@@ -253,14 +251,6 @@ def _number(call: str, timeout: Any) -> float:
     return seconds
 
 
-def _check_session(owned: bool, ref: object) -> None:
-    if not owned:
-        raise ValueError(
-            f"{ref!r}: owner is unknown, it belongs to no live session of this process (shutdown "
-            "ends all references); make it again"
-        )
-
-
 def wait(
     ray_waitables: list[W],
     *,
@@ -293,22 +283,13 @@ def wait(
     if not refs:
         return [], []
     need = _check_num_returns(num_returns, len(refs))
-    waited = [_waited_for(core, ref) for ref in refs]
+    waited = [ref if isinstance(ref, ObjectRef) else ref.stream for ref in refs]
     flags = core.wait(waited, need, None if seconds == math.inf else seconds, False)
     ready: list[W] = []
     rest: list[W] = []
     for ref, flag in zip(refs, flags, strict=True):
         (ready if flag and len(ready) < need else rest).append(ref)
     return ready, rest
-
-
-def _waited_for(core: Session, ref: ObjectRef[Any] | ObjectRefGenerator[Any]) -> Any:
-    """Return what the core can wait for: a reference, or a generator's stream."""
-    if isinstance(ref, ObjectRef):
-        _check_session(core.owns(ref), ref)
-        return ref
-    _check_session(ref.stream.session is core, ref)
-    return ref.stream
 
 
 def _check_waitables(refs: Any) -> None:

@@ -142,7 +142,7 @@ class RemoteFunction(Generic[R_co]):
         """
         generator = _is_generator_function(self._function)
         checked = parse_task_options(options, is_generator=generator, base=self._options)
-        return _FunctionWithOptions(self._function, checked)
+        return _FunctionWithOptions(self._function, checked, self._signature)
 
     def _prepare(self) -> _Prepared:
         prepared = _prepare(api.connect(), self._function, self._options)
@@ -176,10 +176,12 @@ class RemoteFunction(Generic[R_co]):
 class _FunctionWithOptions(Generic[R_co]):
     """What `.options()` returns: `.remote` and no more."""
 
-    def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
+    def __init__(
+        self, function: Callable[..., Any], options: TaskOptions, signature: _Signature
+    ) -> None:
         self._function = function
         self._options = options
-        self._signature = _Signature(function)
+        self._signature = signature
 
     def remote(self, *args: Any, **kwargs: Any) -> R_co:
         """Submit one call; see RemoteFunction.remote."""

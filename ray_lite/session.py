@@ -14,8 +14,6 @@ import contextlib
 import copyreg
 import json
 import os
-import select
-import signal
 import socket
 import subprocess
 import sys
@@ -335,20 +333,3 @@ _core.hooks.restore = _restore_ref
 copyreg.pickle(_core.ObjectRef, _reduce_ref)
 os.register_at_fork(after_in_child=_forget_in_child)
 atexit.register(close_session)
-
-
-def wait_for_exit(pid: int, timeout: float) -> bool:
-    """Wait until process `pid` has ended; returns whether it did within `timeout` seconds."""
-    with contextlib.suppress(ProcessLookupError):
-        fd = os.pidfd_open(pid)
-        try:
-            return bool(select.select([fd], [], [], timeout)[0])
-        finally:
-            os.close(fd)
-    return True
-
-
-def kill_quietly(pid: int, signum: int = signal.SIGKILL) -> None:
-    """Send a signal to a process that may be gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signum)

@@ -1,19 +1,22 @@
 """What the tests of the Python layer share: what a process owns, prints, and waits for.
 
-Owns the picture of a process's belongings that the leak check compares, and the one bounded way of
-polling. It must not know what is tested.
+Owns the picture of a process's belongings that the leak check compares, the one bounded way of
+polling, and what tasks and children of several files do. It must not know what is tested.
 """
 
 import contextlib
 import gc
 import os
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from conformance.support import MIB, Attempts, Gate, count_attempts
 
 __all__ = [
@@ -22,10 +25,14 @@ __all__ = [
     "Belongings",
     "Gate",
     "Output",
+    "array",
     "count_attempts",
     "eventually",
+    "heap_of_this_process",
+    "in_child",
     "is_gone",
     "leaks_since",
+    "pass_through",
     "stat_of",
 ]
 
@@ -218,3 +225,36 @@ class Output:
     def until(self, *texts: str) -> bool:
         """Wait until all `texts` have come, on either stream."""
         return eventually(lambda: all(text in self.out + self.err for text in texts))
+
+
+def array(nbytes: int, fill: int = 0) -> np.ndarray[Any, Any]:
+    """Return an array that owns `nbytes` resident bytes."""
+    return np.full(nbytes // 8, fill, np.int64)
+
+
+def heap_of_this_process() -> int:
+    """Return RssAnon in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no RssAnon")
+
+
+def pass_through(path: str) -> None:
+    """Wait at a gate (support.Gate)."""
+    open(path).close()
+
+
+def in_child(body: Callable[[], object]) -> int:
+    """Run `body` in a forked child; returns the child's exit status: 0 if it raised nothing."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            body()
+            status = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -7,14 +7,13 @@ run; what they held in thread-local storage and in context variables dies there.
 import contextvars
 import gc
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from support import MIB
+from support import MIB, in_child
 
 import ray_lite as ray
 from ray_lite import session as sessions
@@ -24,21 +23,6 @@ WORDS = 4 * MIB // 8
 
 # From 3.12 on Python warns of every fork of a process with threads, pytest's own among them.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-
-
-def in_child(body: Callable[[], object]) -> int:
-    """Run `body` in a forked child; returns its exit status: 0 if it raised nothing."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            body()
-            status = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def in_thread(body: Callable[[], Any]) -> Any:

@@ -8,12 +8,20 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import MIB, Attempts, Gate, Output, eventually
+from support import (
+    MIB,
+    Attempts,
+    Gate,
+    Output,
+    array,
+    eventually,
+    heap_of_this_process,
+    pass_through,
+)
 
 import ray_lite as ray
 from ray_lite.exceptions import (
@@ -25,24 +33,6 @@ from ray_lite.exceptions import (
 from ray_lite.session import Connection
 
 VALUE = 40_000_000  # bytes
-
-
-def array(nbytes: int, fill: int = 0) -> np.ndarray[Any, Any]:
-    """Return an array that owns `nbytes` resident bytes."""
-    return np.full(nbytes // 8, fill, np.int64)
-
-
-def heap_of_this_process() -> int:
-    """Return RssAnon in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no RssAnon")
-
-
-def pass_through(path: str) -> None:
-    """Wait at a gate (support.Gate)."""
-    open(path).close()
 
 
 def die() -> None:

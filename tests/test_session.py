@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import MIB, Belongings, Gate, Output, descendants, eventually, is_gone, leaks_since
+from support import (
+    MIB,
+    Belongings,
+    Gate,
+    Output,
+    descendants,
+    eventually,
+    in_child,
+    is_gone,
+    leaks_since,
+)
 
 import ray_lite as ray
 from ray_lite import session as sessions
@@ -264,21 +274,6 @@ def test_session_ends_with_its_driver_however_that_ends(
 
 
 # ---- fork ----
-
-
-def in_child(body: Callable[[], object]) -> int:
-    """Run `body` in a forked child; returns the child's exit status: 0 if it raised nothing."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            body()
-            status = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_forked_child_is_in_no_session_and_its_exit_disturbs_nothing(session: Connection) -> None:

@@ -11,17 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import MIB, Attempts, Gate, Output, eventually, is_gone, stat_of
+from support import MIB, Attempts, Gate, Output, eventually, is_gone, pass_through, stat_of
 
 import ray_lite as ray
 from ray_lite.exceptions import WorkerCrashedError
 from ray_lite.session import Connection
-
-
-def pass_through(path: str) -> None:
-    """Wait at a gate (support.Gate)."""
-    open(path).close()
-
 
 # ---- nested tasks ----
 

@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -214,6 +215,20 @@ static inline void rig_make_sized(rig *r, uint64_t data_size, const rl_capacitie
 static inline void rig_make(rig *r)
 {
     rig_make_sized(r, 4 * MIB, &small_tables);
+}
+
+/* Let another process fall asleep: its slot's `sleepers` says when it has. */
+static inline void rig_await_sleeper(rig *r, uint32_t slot)
+{
+    while (atomic_load(&r->map.slots[slot].sleepers) == 0) sched_yield();
+}
+
+/* In a forked child: use the slot of `member` as if this process had joined by itself. */
+static inline void rig_use_in_child(rig *r, rl_session *member)
+{
+    member->pid = (uint32_t)getpid();
+    atomic_store(member->attached, 1);
+    atomic_store(r->s.attached, 1);
 }
 
 /* Only the function is left. */

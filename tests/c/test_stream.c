@@ -580,25 +580,11 @@ static void test_wait_takes_objects_and_streams_together(void)
     tear_down();
 }
 
-/* Let the parent fall asleep: `sleepers` says when it has. */
-static void await_sleeper(uint32_t slot)
-{
-    while (atomic_load(&r.map.slots[slot].sleepers) == 0) sched_yield();
-}
-
-/* In a forked child: use the worker's slot as if this process had joined by itself. */
-static void become_worker(void)
-{
-    worker.pid = (uint32_t)getpid();
-    atomic_store(worker.attached, 1);
-    atomic_store(r.s.attached, 1);
-}
-
 static int append_later(void *argument)
 {
     (void)argument;
-    become_worker();
-    await_sleeper(r.s.slot);
+    rig_use_in_child(&r, &worker);
+    rig_await_sleeper(&r, r.s.slot);
     append_range(&worker, 1, 1);
     return 0;
 }
@@ -606,8 +592,8 @@ static int append_later(void *argument)
 static int end_later(void *argument)
 {
     (void)argument;
-    become_worker();
-    await_sleeper(r.s.slot);
+    rig_use_in_child(&r, &worker);
+    rig_await_sleeper(&r, r.s.slot);
     end(&worker);
     return 0;
 }
@@ -673,7 +659,7 @@ static void test_producer_without_a_limit_always_has_room(void)
 static int produce_with_room(void *argument)
 {
     (void)argument;
-    become_worker();
+    rig_use_in_child(&r, &worker);
     int64_t start_ns = rl_now_ns();
     CHECK_EQ(rl_stream_wait_room(&worker, job.stream, late()), 0);
     CHECK(rl_now_ns() - start_ns < 900 * MS_NS);
@@ -691,7 +677,7 @@ static void wake_producer_by(void (*cause)(void))
     set_up(1);
     append_range(&worker, 1, 1);
     pid_t pid = spawn(produce_with_room, NULL);
-    await_sleeper(worker.slot);
+    rig_await_sleeper(&r, worker.slot);
     cause();
     CHECK_EQ(reap(pid), 0);
 }
@@ -721,7 +707,7 @@ static void test_paused_producer_lends_its_cpu(void)
     OK(&r.s, rl_task_submit(&r.s, &spec, &out, NULL));
     CHECK_EQ(rl_task_take(&second, 0, &other), RL_ETIMEDOUT);
     pid_t pid = spawn(produce_with_room, NULL);
-    await_sleeper(worker.slot);
+    rig_await_sleeper(&r, worker.slot);
     OK(&r.s, rl_task_take(&second, 0, &other));
     OK(&r.s, rl_task_finish(&second, other.task, out, &none));
     take_range(1, 1);

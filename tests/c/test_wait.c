@@ -127,25 +127,11 @@ static void test_wait_for_a_handle_out_of_range_is_refused(void)
 
 /* ---- wakes ---- */
 
-/* Let the parent fall asleep: `sleepers` says when it has. */
-static void await_sleeper(uint32_t slot)
-{
-    while (atomic_load(&r.map.slots[slot].sleepers) == 0) sched_yield();
-}
-
-/* In a forked child: use the worker's slot as if this process had joined by itself. */
-static void become_worker(void)
-{
-    worker.pid = (uint32_t)getpid();
-    atomic_store(worker.attached, 1);
-    atomic_store(r.s.attached, 1);
-}
-
 static int seal_later(void *argument)
 {
     (void)argument;
-    become_worker();
-    await_sleeper(r.s.slot);
+    rig_use_in_child(&r, &worker);
+    rig_await_sleeper(&r, r.s.slot);
     seal(&worker, 0, 1);
     return 0;
 }
@@ -168,7 +154,7 @@ static int submit_later(void *argument)
     rl_session s;
     rl_handle h;
     rig_join(&r, &s);
-    await_sleeper(r.s.slot);
+    rig_await_sleeper(&r, r.s.slot);
     rl_spec spec = rig_spec(&r, 1, NULL, 0);
     CHECK_EQ(rl_task_submit(&s, &spec, &h, NULL), 0);
     leave_session(&s);
@@ -194,7 +180,7 @@ static void test_submit_in_another_process_wakes_an_idle_worker(void)
 static int free_later(void *argument)
 {
     uint32_t block = *(uint32_t *)argument;
-    become_worker();
+    rig_use_in_child(&r, &worker);
     while (atomic_load(&r.map.control->room_waiters) == 0) sched_yield();
     CHECK_EQ(rl_arena_abandon(&worker, block), 0);
     return 0;
@@ -291,7 +277,7 @@ static void test_wait_without_end_lets_its_caller_look_after_a_second(void)
 
 static int interrupt_later(void *argument)
 {
-    await_sleeper(r.s.slot);
+    rig_await_sleeper(&r, r.s.slot);
     kill(*(pid_t *)argument, SIGUSR1);
     return 0;
 }
@@ -318,7 +304,7 @@ static void test_interrupt_of_the_session_ends_a_wait_with_eintr(void)
 static int end_later(void *argument)
 {
     (void)argument;
-    await_sleeper(r.s.slot);
+    rig_await_sleeper(&r, r.s.slot);
     rl_session_end(&worker);
     return 0;
 }
