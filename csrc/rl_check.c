@@ -1,6 +1,7 @@
 /* rl_check.c - see rl_check.h. */
 #include "rl_check.h"
 
+#include "rl_actor.h"
 #include "rl_arena.h"
 #include "rl_err.h"
 #include "rl_list.h"
@@ -40,6 +41,7 @@ static const char *check_names(const rl_mapping *m, uint32_t *names)
         count(m, t->refs, names, &chunks);
         names[t->function]++;
         if (t->args != RL_NIL) names[t->args]++;
+        if (t->actor != RL_NIL) names[t->actor]++;
     }
     for (uint32_t i = 0; i < c->streams.high_water; i++) {
         if (atomic_load(&m->streams[i].state) == RL_STREAM_FREE) continue;
@@ -83,6 +85,7 @@ const char *rl_check_modules(const rl_mapping *m)
     if (!broken) broken = rl_object_check(m);
     if (!broken) broken = rl_task_check(m);
     if (!broken) broken = rl_stream_check(m);
+    if (!broken) broken = rl_actor_check(m);
     return broken;
 }
 

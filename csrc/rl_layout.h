@@ -16,11 +16,16 @@
  *             under way
  *   doorbell  the futex word of a slot: rung when something happens that its process may wait for
  *   bell      the supervisor's eventfd: rung for what needs judgement
- *   stranded  a claimed task whose worker died, or that is to be run again
+ *   actor     a task that does not end by itself: it makes an instance and serves calls to it. Its
+ *             one return object stands for it: who can reach that may call the actor
+ *   call      a task that runs in the process of an actor
+ *   mailbox   the calls of an actor that nobody has claimed yet
+ *   stranded  a task that waits for the supervisor's judgement: its worker died, it is to be run
+ *             again, it was cancelled, or it calls an actor that is dead
  *   handle    {index, generation}: how a process refers to an object, task or stream
  *
- * LAYOUT   CONTROL = [rl_control | slots | classes | blocks | objects | tasks | streams | chunks |
- *          edges], each table at a multiple of 4096, reserved sparse: a record costs memory once it
+ * LAYOUT   CONTROL = [rl_control | slots | classes | blocks | objects | tasks | streams | actors |
+ *          chunks | edges], each table at a multiple of 4096, reserved sparse: a record costs memory once it
  *          has been used. Only indices and offsets are stored, never pointers.
  *
  * AUTHORITATIVE AND DERIVED
@@ -36,7 +41,7 @@
 #include <stdint.h>
 
 #define RL_MAGIC UINT64_C(0x6574696c5f796172) /* "ray_lite" */
-#define RL_LAYOUT_VERSION 1u                  /* bump on any change of a shared struct */
+#define RL_LAYOUT_VERSION 2u                  /* bump on any change of a shared struct */
 
 #define RL_NIL UINT32_MAX /* "no index" */
 
@@ -44,6 +49,8 @@ enum {
     RL_MAX_SLOTS = 256,
     RL_SLOT_WORDS = RL_MAX_SLOTS / 64,
     RL_MAX_CLASSES = 128,
+    RL_MAX_ACTORS = 4096,
+    RL_ACTOR_NAME = 128,
     RL_MAX_RESOURCES = 16,
     RL_RESOURCE_NAME = 64,
     RL_CPU = 0,               /* resource 0; the one that a blocked task gives back */
@@ -51,7 +58,7 @@ enum {
     RL_BINS = 172,
     RL_BIN_WORDS = 3,
     RL_INLINE = 32,       /* longest payload kept in the object's record */
-    RL_TASK_INLINE = 116, /* longest arguments kept in the task's record */
+    RL_TASK_INLINE = 148, /* longest arguments kept in the task's record */
     RL_TASK_NAME = 48,
     RL_CHUNK_NAMES = 14,
     RL_ALIGN = 64,      /* of every block */
@@ -183,13 +190,22 @@ enum {
     RL_TASK_WAITING, /* for objects that it needs */
     RL_TASK_READY,
     RL_TASK_CLAIMED,  /* | slot << 8: that worker runs it */
-    RL_TASK_STRANDED, /* its worker died, or asks for a retry: the supervisor decides */
+    RL_TASK_STRANDED, /* the supervisor decides, see RL_TASK_RAISED ... */
     RL_TASK_FREEING,
     RL_TASK_STATE = 0xff,
     RL_TASK_SLOT_SHIFT = 8,
 };
+/* Why a task is stranded; 0: its worker died. */
 enum {
-    RL_TASK_RAISED = 1, /* stranded by an exception that its options say to retry */
+    RL_TASK_RAISED = 1, /* an exception that its options say to retry */
+    RL_TASK_WITHDRAWN,  /* it was cancelled before it ran */
+    RL_TASK_ORPHANED,   /* the actor that it calls is dead */
+};
+/* How a task was cancelled. */
+enum {
+    RL_CANCEL = 1,       /* it is asked to end */
+    RL_CANCEL_FORCE = 2, /* its worker is killed */
+    RL_CANCEL_TOLD = 4,  /* the supervisor has acted on it */
 };
 
 typedef struct rl_task {
@@ -211,11 +227,39 @@ typedef struct rl_task {
     int32_t max_retries;     /* < 0: without end */
     uint32_t options;        /* bits of ray_lite's Python layer; the core does not read them */
     uint32_t stream;         /* index of the stream that it fills, or RL_NIL */
-    uint32_t stranded;       /* why: RL_TASK_RAISED, or 0: its worker died */
+    uint32_t stranded;       /* why */
+    _Atomic uint32_t cancel; /* RL_CANCEL ... */
+    uint32_t actor;          /* object (named): the actor that it calls, or RL_NIL */
+    uint32_t mailbox;        /* of a task that is an actor: its record; else RL_NIL */
+    uint32_t group;          /* of a call: the threads of the actor that may run it */
+    uint64_t parent;         /* seq of the task that submitted it, or 0 */
     char name[RL_TASK_NAME]; /* UTF-8, cut to fit; for messages and log prefixes */
     uint8_t bytes[RL_TASK_INLINE];
 } rl_task;
-_Static_assert(sizeof(rl_task) == 256, "four cache lines");
+_Static_assert(sizeof(rl_task) == 320, "five cache lines");
+
+/* ---- actors ---- */
+
+enum {
+    RL_ACTOR_ORDERED = 1,  /* calls of one process run in the order of their submission */
+    RL_ACTOR_DETACHED = 2, /* lives on when nobody can reach it */
+};
+enum {
+    RL_KILL = 1,     /* its process is to be killed; it may be restarted */
+    RL_KILL_FOR_EVER /* and not restarted */
+};
+
+typedef struct rl_actor {
+    uint32_t task;         /* derived: the task that is the actor, or RL_NIL: the record is free */
+    uint32_t next;         /* derived: free list */
+    uint32_t head, tail;   /* derived: mailbox, oldest call first */
+    uint32_t calls;        /* derived: live calls, claimed ones too */
+    uint32_t flags;        /* RL_ACTOR_* */
+    uint32_t most_calls;   /* more are refused; 0: any number */
+    _Atomic uint32_t kill; /* RL_KILL ..., or 0 */
+    char name[RL_ACTOR_NAME]; /* "" = none; unique in its namespace */
+    char space[RL_ACTOR_NAME];
+} rl_actor;
 
 /* ---- streams ---- */
 
@@ -277,7 +321,7 @@ typedef struct rl_control {
     uint64_t cookie; /* random: tells this session from every other */
     uint64_t control_size;
     uint64_t data_size;
-    rl_table slots, classes, blocks, objects, tasks, streams, chunks, edges;
+    rl_table slots, classes, blocks, objects, tasks, streams, actors, chunks, edges;
     rl_resource resources[RL_MAX_RESOURCES];
 
     _Alignas(64) rl_lock lock;
@@ -293,6 +337,8 @@ typedef struct rl_control {
     uint32_t report_from;           /* where the next of them is looked for first */
     uint32_t reports;               /* derived: failures that nobody read */
     uint32_t stranded;              /* derived: tasks in that state */
+    _Atomic uint32_t orders;        /* 1: there may be kills and cancels that the supervisor has
+                                       not acted on */
     uint32_t workers;               /* derived: live workers */
     uint32_t occupied;              /* derived: those of them that have a task */
     uint64_t idle[RL_SLOT_WORDS];   /* derived: workers that wait for a task */

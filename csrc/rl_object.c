@@ -141,11 +141,22 @@ static void push_if_unreachable(rl_section *section, uint32_t i, uint32_t *todo)
     *todo = i;
 }
 
+int rl_object_is_only_produced(const rl_mapping *m, uint32_t object)
+{
+    const rl_object *o = &m->objects[object];
+    return state_of(o) == RL_OBJECT_PENDING && !held_by_any(o) && producer_of(o) != RL_NIL &&
+           atomic_load_explicit(&o->names, memory_order_seq_cst) == 1;
+}
+
 /* Only its running producer names this value, for comparison with a second attempt: keep the
  * record (it has the fingerprint), give the memory back. */
 static void push_if_only_produced(rl_section *section, uint32_t i, uint32_t *todo)
 {
     rl_object *o = &section->s->map.objects[i];
+    if (rl_object_is_only_produced(&section->s->map, i)) {
+        rl_task_unreachable(section, producer_of(o));
+        return;
+    }
     if (state_of(o) != RL_OBJECT_SEALED || held_by_any(o)) return;
     if (atomic_load_explicit(&o->names, memory_order_relaxed) != 1) return;
     if (producer_of(o) == RL_NIL) return;

@@ -108,6 +108,8 @@ rl_handle rl_object_handle(const rl_mapping *m, uint32_t object);
 /* A new PENDING object, return value `number` (from 1) of task `producer`, held once by this
  * process. RL_NIL: table full. */
 uint32_t rl_object_make_pending(rl_session *s, uint32_t producer, uint64_t gen, uint32_t number);
+/* Is the task that is to fill it all that still names a pending object, and does nobody hold it? */
+int rl_object_is_only_produced(const rl_mapping *m, uint32_t object);
 int rl_object_is_of(const rl_mapping *m, uint32_t object, uint32_t task);
 void rl_object_set_producer(rl_mapping *m, uint32_t object, uint32_t task);
 /* A new SEALED object that nobody holds or names yet, item `number` of a stream. */

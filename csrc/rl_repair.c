@@ -1,6 +1,7 @@
 /* rl_repair.c - see rl_repair.h. */
 #include "rl_repair.h"
 
+#include "rl_actor.h"
 #include "rl_arena.h"
 #include "rl_err.h"
 #include "rl_fault.h"
@@ -26,9 +27,11 @@ int rl_repair(rl_session *s)
     RL_KILL_POINT("repair.names");
     rl_list_rebuild_begin(m);
     rl_stream_rebuild_begin(m);
+    rl_actor_rebuild_begin(m);
     rl_object_rebuild_names(m);
     rl_stream_rebuild_names(m);
     rl_task_rebuild_names(m);
+    rl_actor_rebuild_end(m);
     rl_list_rebuild_end(m);
 
     /* Queues before objects: what becomes unreachable below may be needed by no task. */

@@ -64,6 +64,7 @@ static uint64_t place_tables(rl_control *c, const rl_capacities *n)
     end = place_table(&c->objects, end, n->objects, sizeof(rl_object));
     end = place_table(&c->tasks, end, n->tasks, sizeof(rl_task));
     end = place_table(&c->streams, end, n->streams, sizeof(rl_stream));
+    end = place_table(&c->actors, end, RL_MAX_ACTORS, sizeof(rl_actor));
     end = place_table(&c->chunks, end, n->chunks, sizeof(rl_chunk));
     end = place_table(&c->edges, end, n->edges, sizeof(rl_edge));
     return end;
@@ -79,6 +80,7 @@ static void find_tables(rl_mapping *m)
     m->objects = (rl_object *)(base + c->objects.offset);
     m->tasks = (rl_task *)(base + c->tasks.offset);
     m->streams = (rl_stream *)(base + c->streams.offset);
+    m->actors = (rl_actor *)(base + c->actors.offset);
     m->chunks = (rl_chunk *)(base + c->chunks.offset);
     m->edges = (rl_edge *)(base + c->edges.offset);
 }
@@ -178,7 +180,8 @@ static int check_header(const rl_control *c, uint64_t control_size, uint64_t dat
 {
     if (c->magic != RL_MAGIC || c->version != RL_LAYOUT_VERSION) return RL_ELAYOUT;
     if (c->control_size != control_size || c->data_size != data_size) return RL_ELAYOUT;
-    if (c->slots.capacity != RL_MAX_SLOTS || c->classes.capacity != RL_MAX_CLASSES)
+    if (c->slots.capacity != RL_MAX_SLOTS || c->classes.capacity != RL_MAX_CLASSES ||
+        c->actors.capacity != RL_MAX_ACTORS)
         return RL_ELAYOUT;
 
     const rl_capacities n = {.blocks = c->blocks.capacity,
@@ -191,7 +194,7 @@ static int check_header(const rl_control *c, uint64_t control_size, uint64_t dat
     int placed = place_tables(&plan, &n) == control_size && is_placed(&c->slots, &plan.slots) &&
                  is_placed(&c->classes, &plan.classes) && is_placed(&c->blocks, &plan.blocks) &&
                  is_placed(&c->objects, &plan.objects) && is_placed(&c->tasks, &plan.tasks) &&
-                 is_placed(&c->streams, &plan.streams) && is_placed(&c->chunks, &plan.chunks) &&
+                 is_placed(&c->streams, &plan.streams) && is_placed(&c->actors, &plan.actors) && is_placed(&c->chunks, &plan.chunks) &&
                  is_placed(&c->edges, &plan.edges);
     return placed ? 0 : RL_ELAYOUT;
 }

@@ -24,6 +24,7 @@ typedef struct rl_mapping {
     rl_object *objects;
     rl_task *tasks;
     rl_stream *streams;
+    rl_actor *actors;
     rl_chunk *chunks;
     rl_edge *edges;
     const uint8_t *ro;

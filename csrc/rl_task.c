@@ -1,6 +1,7 @@
 /* rl_task.c - see rl_task.h. */
 #include "rl_task.h"
 
+#include "rl_actor.h"
 #include "rl_err.h"
 #include "rl_fault.h"
 #include "rl_list.h"
@@ -234,6 +235,23 @@ static void push_ready_first(rl_mapping *m, uint32_t i)
     k->count++;
 }
 
+static void remove_ready(rl_mapping *m, uint32_t i)
+{
+    rl_class *k = &m->classes[m->tasks[i].class_];
+    uint32_t before = RL_NIL;
+    for (uint32_t q = k->head; q != i; q = m->tasks[q].next) {
+        if (q == RL_NIL) return;
+        before = q;
+    }
+    *(before == RL_NIL ? &k->head : &m->tasks[before].next) = m->tasks[i].next;
+    if (k->tail == i) k->tail = before;
+    if (--k->count == 0) {
+        k->head = k->tail = RL_NIL;
+        uint32_t class_ = m->tasks[i].class_;
+        m->control->ready_classes[class_ / 64] &= ~(UINT64_C(1) << (class_ % 64));
+    }
+}
+
 static uint32_t pop_ready(rl_mapping *m, uint32_t class_)
 {
     rl_class *k = &m->classes[class_];
@@ -320,12 +338,27 @@ static void wake_for_ready(rl_section *section)
     if (atomic_load_explicit(&m->control->growable, memory_order_relaxed)) section->bell = 1;
 }
 
+static int is_call(const rl_task *t)
+{
+    return t->actor != RL_NIL;
+}
+
+/* The actor that a call is for, or RL_NIL: it is dead. */
+static uint32_t actor_of(const rl_mapping *m, const rl_task *t)
+{
+    return rl_actor_of(m, t->actor);
+}
+
 static void make_ready(rl_section *section, uint32_t i, int first)
 {
     rl_mapping *m = &section->s->map;
     RL_KILL_POINT("task.ready.before");
     set_state(&m->tasks[i], RL_TASK_READY); /* COMMIT */
     RL_KILL_POINT("task.ready.after");
+    if (is_call(&m->tasks[i])) {
+        rl_actor_ring(section, actor_of(m, &m->tasks[i]));
+        return;
+    }
     (first ? push_ready_first : push_ready)(m, i);
     wake_for_ready(section);
 }
@@ -354,6 +387,28 @@ static uint32_t hook(rl_mapping *m, uint32_t i)
         missing++;
     }
     return missing;
+}
+
+/* Take task i out of the waiting lists. */
+static void unhook(rl_mapping *m, uint32_t i)
+{
+    rl_task *t = &m->tasks[i];
+    rl_walk w = rl_list_walk(m, t->refs);
+    for (uint32_t k = 0; k < t->ndeps && t->missing; k++) {
+        uint32_t object = rl_walk_next(&w);
+        uint32_t *link = &m->objects[object].waiting;
+        while (*link != RL_NIL) {
+            uint32_t e = *link;
+            if (m->edges[e].task != i) {
+                link = &m->edges[e].next;
+                continue;
+            }
+            *link = m->edges[e].next;
+            rl_table_give(&m->control->edges, m->edges, sizeof(rl_edge), offsetof(rl_edge, next),
+                          e);
+            t->missing--;
+        }
+    }
 }
 
 /* Turn a waiting list, which is newest first, round: tasks become ready in the order of submission.
@@ -392,6 +447,18 @@ static int check_spec(const rl_session *s, const rl_spec *spec)
     if (spec->ndeps > spec->nrefs || spec->function.index >= c->objects.capacity) return RL_EINVAL;
     if (spec->args.index == RL_NIL && spec->nbytes > RL_TASK_INLINE) return RL_EINVAL;
     if (spec->streams && rl_table_room(&c->streams) == 0) return RL_ETABLE;
+    if (spec->makes) {
+        if (spec->nreturns != 1 || spec->actor || spec->streams) return RL_EINVAL;
+        int err = rl_actor_check_spec(&s->map, spec->makes);
+        if (err) return err;
+    }
+    if (spec->actor) {
+        if (spec->actor->index >= c->objects.high_water) return RL_EINVAL;
+        if (rl_object_handle(&s->map, spec->actor->index).gen != spec->actor->gen) return RL_ESTALE;
+        uint32_t a = rl_actor_of(&s->map, spec->actor->index);
+        const rl_actor *actor = a == RL_NIL ? NULL : &s->map.actors[a];
+        if (actor && actor->most_calls && actor->calls >= actor->most_calls) return EBUSY;
+    }
     uint64_t chunks = rl_list_chunks(spec->nrefs) + (uint64_t)rl_list_chunks(spec->nreturns);
     int room = rl_table_room(&c->tasks) >= 1 && rl_table_room(&c->objects) >= spec->nreturns &&
                rl_table_room(&c->chunks) >= chunks && rl_table_room(&c->edges) >= spec->ndeps;
@@ -413,6 +480,10 @@ static void write_task(rl_mapping *m, rl_task *t, const rl_spec *spec, uint32_t 
     t->options = spec->options;
     t->stream = RL_NIL;
     t->stranded = 0;
+    atomic_store_explicit(&t->cancel, 0, memory_order_relaxed);
+    t->actor = spec->actor ? spec->actor->index : RL_NIL;
+    t->mailbox = RL_NIL;
+    t->group = spec->group;
     strncpy(t->name, spec->name, RL_TASK_NAME - 1);
     t->name[RL_TASK_NAME - 1] = 0;
     if (spec->args.index == RL_NIL && spec->nbytes) memcpy(t->bytes, spec->bytes, spec->nbytes);
@@ -423,6 +494,7 @@ static void name_all(rl_mapping *m, const rl_task *t)
 {
     rl_object_name(m, t->function);
     if (t->args != RL_NIL) rl_object_name(m, t->args);
+    if (is_call(t)) rl_object_name(m, t->actor);
     rl_walk returns = rl_list_walk(m, t->returns);
     for (uint32_t o = rl_walk_next(&returns); o != RL_NIL; o = rl_walk_next(&returns)) {
         rl_object_name(m, o);
@@ -451,12 +523,32 @@ static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns,
         t->stream = rl_stream_make(s, i, t->seq, spec->stream_limit, spec->max_retries != 0);
         *stream = (rl_handle){.index = t->stream, .gen = t->seq, .kind = RL_HANDLE_STREAM};
     }
-    t->missing = hook(m, i);
+    t->parent = pthread_equal(pthread_self(), s->runner)
+                    ? atomic_load_explicit(&s->running, memory_order_relaxed)
+                    : 0;
+    if (spec->makes) t->mailbox = rl_actor_make(m, i, spec->makes);
+    uint32_t actor = is_call(t) ? actor_of(m, t) : RL_NIL;
+    int orphan = is_call(t) && actor == RL_NIL;
+    if (orphan) t->stranded = RL_TASK_ORPHANED;
+    t->missing = orphan ? 0 : hook(m, i);
     RL_KILL_POINT("task.submit.before");
-    set_state(t, t->missing ? RL_TASK_WAITING : RL_TASK_READY); /* COMMIT */
+    set_state(t, orphan       ? RL_TASK_STRANDED
+                 : t->missing ? RL_TASK_WAITING
+                              : RL_TASK_READY); /* COMMIT */
     RL_KILL_POINT("task.submit.after");
     m->control->tasks_live++;
     name_all(m, t);
+    if (orphan) {
+        m->control->stranded++;
+        section->bell = 1;
+        return;
+    }
+    if (actor != RL_NIL) {
+        m->actors[actor].calls++;
+        rl_mailbox_add(m, actor, i);
+        if (!t->missing) rl_actor_ring(section, actor);
+        return;
+    }
     if (t->missing) return;
     push_ready(m, i);
     wake_for_ready(section);
@@ -483,6 +575,7 @@ static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
     out->args = object_handle(m, t->args);
     out->stream = (rl_handle){.index = t->stream, .kind = RL_HANDLE_STREAM};
     if (t->stream != RL_NIL) out->stream.gen = t->seq;
+    out->actor = object_handle(m, t->actor);
     out->attempt = t->attempt;
     out->nreturns = t->returns.n;
     out->nrefs = t->refs.n;
@@ -491,6 +584,12 @@ static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
     out->nbytes = t->nbytes;
     out->options = t->options;
     out->max_retries = t->max_retries;
+    out->stranded = t->stranded;
+    out->cancel = atomic_load_explicit(&t->cancel, memory_order_relaxed);
+    out->is_actor = t->mailbox != RL_NIL;
+    out->kill = out->is_actor
+                    ? atomic_load_explicit(&m->actors[t->mailbox].kill, memory_order_relaxed)
+                    : 0;
     memcpy(out->name, t->name, sizeof out->name);
     if (t->args == RL_NIL) memcpy(out->bytes, t->bytes, t->nbytes);
 }
@@ -517,6 +616,7 @@ static void claim(rl_section *section, uint32_t class_, rl_job *out)
     RL_KILL_POINT("task.claim.after");
     book(m->control, &m->classes[class_], -1, 0);
     set_current(s, i);
+    atomic_store_explicit(&s->running, t->seq, memory_order_relaxed);
     m->control->occupied++;
     describe(m, i, out);
     wake_for_ready(section); /* pass the baton */
@@ -568,6 +668,50 @@ int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out)
         if (rl_doorbell_spin(s, seen)) continue;
         err = rl_doorbell_wait(s, seen, deadline_ns);
         if (err) return leave_idle(s, err);
+    }
+}
+
+/* One look into the mailbox. */
+static int try_take_call(rl_session *s, rl_handle actor, uint32_t group, rl_job *out)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_mapping *m = &s->map;
+    rl_task *self = find_mine(s, actor);
+    uint32_t a = self ? self->mailbox : RL_NIL;
+    uint32_t i = a == RL_NIL ? RL_NIL : rl_mailbox_choose(m, a, group);
+    if (a == RL_NIL) {
+        err = RL_ESTALE;
+    } else if (i != RL_NIL) {
+        rl_mailbox_remove(m, a, i);
+        RL_KILL_POINT("task.call.before");
+        set_state(&m->tasks[i], RL_TASK_CLAIMED | s->slot << RL_TASK_SLOT_SHIFT); /* COMMIT */
+        RL_KILL_POINT("task.call.after");
+        if (pthread_equal(pthread_self(), s->runner)) {
+            atomic_store_explicit(&s->running, m->tasks[i].seq, memory_order_relaxed);
+        }
+        describe(m, i, out);
+    } else if (rl_actor_is_over(m, a)) {
+        m->actors[a].name[0] = 0; /* nobody is to find it any more */
+        err = RL_EEND;
+    } else {
+        err = RL_ETIMEDOUT;
+    }
+    rl_leave(&section);
+    return err;
+}
+
+int rl_task_take_call(rl_session *s, rl_handle actor, uint32_t group, int64_t deadline_ns,
+                      rl_job *out)
+{
+    for (;;) {
+        uint32_t seen = rl_doorbell_read(s);
+        int err = try_take_call(s, actor, group, out);
+        if (err != RL_ETIMEDOUT) return err;
+        if (rl_doorbell_spin(s, seen)) continue;
+        err = rl_doorbell_wait(s, seen, deadline_ns);
+        if (err) return err;
     }
 }
 
@@ -627,6 +771,27 @@ int rl_task_returned(rl_session *s, rl_handle object, uint64_t *fingerprint)
     return 1;
 }
 
+static void strand(rl_section *section, rl_task *t, uint32_t why)
+{
+    t->stranded = why;
+    RL_KILL_POINT("task.strand.before");
+    set_state(t, RL_TASK_STRANDED); /* COMMIT */
+    RL_KILL_POINT("task.strand.after");
+    section->s->map.control->stranded++;
+    section->bell = 1;
+}
+
+/* An actor is over: what it has not claimed will not run. */
+static void strand_mailbox(rl_section *section, uint32_t actor)
+{
+    rl_mapping *m = &section->s->map;
+    for (uint32_t i = m->actors[actor].head; i != RL_NIL; i = m->actors[actor].head) {
+        rl_mailbox_remove(m, actor, i);
+        unhook(m, i);
+        strand(section, &m->tasks[i], RL_TASK_ORPHANED);
+    }
+}
+
 /* Drop all that task i names, then its record. */
 static void free_task(rl_section *section, uint32_t i)
 {
@@ -634,6 +799,9 @@ static void free_task(rl_section *section, uint32_t i)
     rl_task *t = &m->tasks[i];
     rl_list returns = t->returns, refs = t->refs;
     uint32_t function = t->function, args = t->args, stream = t->stream;
+    uint32_t mailbox = t->mailbox, actor = t->actor;
+    if (mailbox != RL_NIL) strand_mailbox(section, mailbox);
+    if (actor != RL_NIL && actor_of(m, t) != RL_NIL) m->actors[actor_of(m, t)].calls--;
     RL_KILL_POINT("task.free.before");
     set_state(t, RL_TASK_FREEING); /* COMMIT */
     RL_KILL_POINT("task.free.after");
@@ -644,6 +812,8 @@ static void free_task(rl_section *section, uint32_t i)
     rl_object_unname_list(section, returns);
     rl_object_unname_list(section, refs);
     rl_object_unname(section, function);
+    if (mailbox != RL_NIL) rl_actor_free(m, mailbox);
+    if (actor != RL_NIL) rl_object_unname(section, actor);
     if (args != RL_NIL) rl_object_unname(section, args);
     if (stream != RL_NIL) rl_stream_end(section, stream);
     atomic_store_explicit(&t->gen, gen_of(t) + 1, memory_order_release);
@@ -669,6 +839,10 @@ static uint32_t count_open(const rl_mapping *m, const rl_task *t)
 static void put_down(rl_section *section, const rl_task *t)
 {
     rl_session *s = section->s;
+    if (pthread_equal(pthread_self(), s->runner)) {
+        atomic_store_explicit(&s->running, 0, memory_order_relaxed);
+    }
+    if (is_call(t)) return;
     rl_slot *slot = &s->map.slots[s->slot];
     int blocked = (int)atomic_exchange_explicit(&slot->blocked, 0, memory_order_relaxed);
     book(s->map.control, &s->map.classes[t->class_], 1, blocked);
@@ -696,16 +870,6 @@ int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_val
 
 /* ---- stranded tasks ---- */
 
-static void strand(rl_section *section, rl_task *t, uint32_t why)
-{
-    t->stranded = why;
-    RL_KILL_POINT("task.strand.before");
-    set_state(t, RL_TASK_STRANDED); /* COMMIT */
-    RL_KILL_POINT("task.strand.after");
-    section->s->map.control->stranded++;
-    section->bell = 1;
-}
-
 int rl_task_strand(rl_session *s, rl_handle task)
 {
     rl_section section;
@@ -731,8 +895,10 @@ void rl_task_strand_claims(rl_section *section, uint32_t slot)
     for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
         rl_task *t = &m->tasks[i];
         if (word_of(t) != claimed) continue;
-        book(m->control, &m->classes[t->class_], 1, blocked);
-        m->control->occupied--;
+        if (!is_call(t)) {
+            book(m->control, &m->classes[t->class_], 1, blocked);
+            m->control->occupied--;
+        }
         strand(section, t, 0);
     }
     wake_for_ready(section);
@@ -778,7 +944,144 @@ int rl_task_requeue(rl_session *s, rl_handle task)
     } else {
         t->attempt++;
         s->map.control->stranded--;
-        make_ready(&section, task.index, 1);
+        if (is_call(t) && actor_of(&s->map, t) == RL_NIL) {
+            strand(&section, t, RL_TASK_ORPHANED); /* it died meanwhile */
+        } else {
+            if (is_call(t)) rl_mailbox_add(&s->map, actor_of(&s->map, t), task.index);
+            make_ready(&section, task.index, 1);
+        }
+    }
+    rl_leave(&section);
+    return err;
+}
+
+/* ---- cancelling ---- */
+
+/* Take a task that nobody has claimed out of whatever it waits in, for the supervisor to fail. */
+static void withdraw(rl_section *section, uint32_t i)
+{
+    rl_mapping *m = &section->s->map;
+    rl_task *t = &m->tasks[i];
+    if (is_call(t)) {
+        rl_mailbox_remove(m, actor_of(m, t), i);
+    } else if (state_of(t) == RL_TASK_READY) {
+        remove_ready(m, i);
+    }
+    unhook(m, i);
+    strand(section, t, RL_TASK_WITHDRAWN);
+}
+
+static void cancel(rl_section *section, uint32_t i, uint32_t how)
+{
+    rl_mapping *m = &section->s->map;
+    rl_task *t = &m->tasks[i];
+    uint32_t state = state_of(t);
+    if (t->mailbox != RL_NIL || state == RL_TASK_FREE || state == RL_TASK_FREEING) return;
+    uint32_t had = atomic_load_explicit(&t->cancel, memory_order_relaxed);
+    if ((had & how) == how) return;
+    atomic_store_explicit(&t->cancel, how, memory_order_relaxed);
+    if (state == RL_TASK_WAITING || state == RL_TASK_READY) withdraw(section, i);
+    atomic_store_explicit(&m->control->orders, 1, memory_order_relaxed);
+    section->bell = 1;
+}
+
+/* Cancel all tasks that task `seq` has submitted, and what those have; each pass goes one level
+ * down. */
+static void cancel_children(rl_section *section, uint64_t seq, uint32_t how)
+{
+    rl_mapping *m = &section->s->map;
+    for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
+        rl_task *t = &m->tasks[i];
+        if (!is_live(t) || t->parent != seq) continue;
+        if (atomic_load_explicit(&t->cancel, memory_order_relaxed)) continue;
+        uint32_t state = state_of(t);
+        uint64_t own = t->seq;
+        cancel(section, i, is_call(t) ? RL_CANCEL : how);
+        if (state == RL_TASK_CLAIMED) cancel_children(section, own, how);
+    }
+}
+
+/* The live task that fills a held object or stream, or RL_NIL. */
+static uint32_t task_behind(const rl_session *s, rl_handle h)
+{
+    const rl_mapping *m = &s->map;
+    uint32_t i = RL_NIL;
+    if (h.kind == RL_HANDLE_STREAM) {
+        i = atomic_load_explicit(&m->streams[h.index].task, memory_order_relaxed);
+    } else if (h.index < m->control->objects.high_water) {
+        const rl_object *o = &m->objects[h.index];
+        i = atomic_load_explicit(&o->producer, memory_order_relaxed);
+        if (i != RL_NIL) return i;
+        /* An item of a stream has its task's generation. */
+        for (i = 0; i < m->control->tasks.high_water; i++) {
+            if (is_live(&m->tasks[i]) && m->tasks[i].seq == h.gen) return i;
+        }
+        return RL_NIL;
+    }
+    return i;
+}
+
+int rl_task_cancel(rl_session *s, rl_handle h, int force, int recursive)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_mapping *m = &s->map;
+    uint32_t i = task_behind(s, h);
+    uint32_t how = RL_CANCEL | (force ? RL_CANCEL_FORCE : 0);
+    if (i != RL_NIL && force && is_call(&m->tasks[i])) {
+        err = RL_EINVAL;
+    } else if (i != RL_NIL) {
+        uint64_t seq = m->tasks[i].seq;
+        int runs = state_of(&m->tasks[i]) == RL_TASK_CLAIMED;
+        cancel(&section, i, how);
+        if (runs && recursive) cancel_children(&section, seq, how);
+    }
+    rl_leave(&section);
+    return err;
+}
+
+int rl_task_is_cancelled(const rl_session *s, rl_handle task)
+{
+    const rl_task *t = find_mine(s, task);
+    return t && atomic_load_explicit(&t->cancel, memory_order_relaxed);
+}
+
+/* What the supervisor is to do about task i: 0 nothing, 1 tell its process, 2 kill that. */
+static int order_of(rl_section *section, uint32_t i)
+{
+    rl_mapping *m = &section->s->map;
+    rl_task *t = &m->tasks[i];
+    uint32_t state = state_of(t);
+    if (t->mailbox != RL_NIL && is_live(t)) {
+        rl_actor *a = &m->actors[t->mailbox];
+        uint32_t kill = atomic_load_explicit(&a->kill, memory_order_relaxed);
+        if (kill && state == RL_TASK_CLAIMED) return 2;
+        if (kill && state != RL_TASK_STRANDED) withdraw(section, i);
+        return 0;
+    }
+    uint32_t how = atomic_load_explicit(&t->cancel, memory_order_relaxed);
+    if (state != RL_TASK_CLAIMED || how == 0 || (how & RL_CANCEL_TOLD)) return 0;
+    atomic_store_explicit(&t->cancel, how | RL_CANCEL_TOLD, memory_order_relaxed);
+    return how & RL_CANCEL_FORCE ? 2 : 1;
+}
+
+int rl_task_next_order(rl_session *s, uint32_t *cursor, uint32_t *slot, int *kill)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_mapping *m = &s->map;
+    err = RL_EAGAIN;
+    if (*cursor == 0) atomic_store_explicit(&m->control->orders, 0, memory_order_relaxed);
+    for (uint32_t i = *cursor; i < m->control->tasks.high_water && err; i++) {
+        *cursor = i + 1;
+        if (!is_live(&m->tasks[i])) continue;
+        int order = order_of(&section, i);
+        if (order == 0) continue;
+        *slot = worker_of(&m->tasks[i]);
+        *kill = order == 2;
+        err = 0;
     }
     rl_leave(&section);
     return err;
@@ -810,6 +1113,12 @@ int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint
     }
     rl_leave(&section);
     return err;
+}
+
+void rl_task_unreachable(rl_section *section, uint32_t task)
+{
+    uint32_t actor = section->s->map.tasks[task].mailbox;
+    if (actor != RL_NIL) rl_actor_ring(section, actor);
 }
 
 /* ---- load, blocking ---- */
@@ -844,6 +1153,8 @@ int rl_task_load(rl_session *s, rl_load *out)
         load.workers++;
         load.idle += atomic_load_explicit(&slot->task, memory_order_relaxed) == RL_NIL;
         load.blocked += atomic_load_explicit(&slot->blocked, memory_order_relaxed);
+        uint32_t task = atomic_load_explicit(&slot->task, memory_order_relaxed);
+        load.actors += task != RL_NIL && m->tasks[task].mailbox != RL_NIL;
     }
     *out = load;
     rl_leave(&section);
@@ -904,6 +1215,8 @@ int rl_task_validate(const rl_mapping *m)
         int sound = t->class_ < RL_MAX_CLASSES && t->function < c->objects.capacity &&
                     (t->args == RL_NIL || t->args < c->objects.capacity) &&
                     (t->stream == RL_NIL || t->stream < c->streams.capacity) &&
+                    (t->actor == RL_NIL || t->actor < c->objects.capacity) &&
+                    (t->mailbox == RL_NIL || t->mailbox < RL_MAX_ACTORS) &&
                     t->submitter < RL_MAX_SLOTS && worker_of(t) < RL_MAX_SLOTS;
         if (!sound) return RL_ECORRUPT;
     }
@@ -918,6 +1231,7 @@ void rl_task_rebuild_names(rl_mapping *m)
         rl_list_rebuild_mark(m, t->returns);
         rl_list_rebuild_mark(m, t->refs);
         name_all(m, t);
+        if (t->mailbox != RL_NIL) rl_actor_rebuild_use(m, t->mailbox, i);
         if (t->stream == RL_NIL) continue;
         atomic_store_explicit(&m->streams[t->stream].task, i, memory_order_relaxed);
     }
@@ -952,7 +1266,8 @@ static uint32_t sort_ready(rl_mapping *m)
     rl_sorter sorter =
         rl_sort_begin(m->tasks, sizeof(rl_task), offsetof(rl_task, next), offsetof(rl_task, seq));
     for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
-        if (state_of(&m->tasks[i]) == RL_TASK_READY) rl_sort_add(&sorter, i);
+        const rl_task *t = &m->tasks[i];
+        if (state_of(t) == RL_TASK_READY && !is_call(t)) rl_sort_add(&sorter, i);
     }
     return rl_sort_end(&sorter);
 }
@@ -960,12 +1275,41 @@ static uint32_t sort_ready(rl_mapping *m)
 static void rebuild_claimed(rl_mapping *m, uint32_t i)
 {
     rl_task *t = &m->tasks[i];
+    if (is_call(t)) return;
     rl_slot *slot = &m->slots[worker_of(t)];
     atomic_store_explicit(&slot->task, i, memory_order_relaxed);
     m->control->occupied++;
     int blocked = (int)atomic_load_explicit(&slot->blocked, memory_order_relaxed);
     book(m->control, &m->classes[t->class_], -1, blocked);
     m->control->idle[worker_of(t) / 64] &= ~(UINT64_C(1) << (worker_of(t) % 64));
+}
+
+/* All calls that nobody has claimed, in the order of submission. */
+static uint32_t sort_mailboxes(rl_mapping *m)
+{
+    rl_sorter sorter =
+        rl_sort_begin(m->tasks, sizeof(rl_task), offsetof(rl_task, next), offsetof(rl_task, seq));
+    for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
+        const rl_task *t = &m->tasks[i];
+        uint32_t state = state_of(t);
+        if (!is_call(t) || (state != RL_TASK_READY && state != RL_TASK_WAITING)) continue;
+        rl_sort_add(&sorter, i);
+    }
+    return rl_sort_end(&sorter);
+}
+
+/* Count a call; one whose actor's task is over will not run. */
+static void rebuild_call(rl_mapping *m, rl_task *t)
+{
+    uint32_t actor = actor_of(m, t);
+    if (actor != RL_NIL) {
+        m->actors[actor].calls++;
+        return;
+    }
+    uint32_t state = state_of(t);
+    if (state != RL_TASK_WAITING && state != RL_TASK_READY) return;
+    t->stranded = RL_TASK_ORPHANED;
+    set_state(t, RL_TASK_STRANDED);
 }
 
 void rl_task_rebuild_end(rl_section *section)
@@ -991,11 +1335,16 @@ void rl_task_rebuild_end(rl_section *section)
             continue;
         }
         m->control->tasks_live++;
+        if (is_call(t)) rebuild_call(m, t);
         m->control->stranded += state_of(t) == RL_TASK_STRANDED;
         if (state_of(t) == RL_TASK_CLAIMED) rebuild_claimed(m, i);
         if (state_of(t) != RL_TASK_WAITING) continue;
         t->missing = hook(m, i);
         if (t->missing == 0) set_state(t, RL_TASK_READY);
+    }
+    for (uint32_t i = sort_mailboxes(m), after; i != RL_NIL; i = after) {
+        after = m->tasks[i].next;
+        rl_mailbox_add(m, actor_of(m, &m->tasks[i]), i);
     }
     uint32_t next = RL_NIL;
     for (uint32_t i = sort_ready(m); i != RL_NIL; i = next) {
@@ -1038,18 +1387,19 @@ const char *rl_task_check(const rl_mapping *m)
         uint32_t state = state_of(t);
         if (state == RL_TASK_FREEING) return "task: left half freed";
         nfree += state == RL_TASK_FREE;
-        nready += state == RL_TASK_READY;
+        nready += state == RL_TASK_READY && !is_call(t);
         nstranded += state == RL_TASK_STRANDED;
         if (state == RL_TASK_WAITING && (t->missing == 0 || t->missing != count_missing(m, t))) {
             return "task: waits for a wrong number of objects (T2)";
         }
         nedges += state == RL_TASK_WAITING ? t->missing : 0;
         if (state != RL_TASK_CLAIMED) continue;
-        nclaimed++;
         uint32_t w = worker_of(t);
         if (w >= RL_MAX_SLOTS || atomic_load(&m->slots[w].state) == RL_SLOT_FREE) {
             return "task: claimed by nobody";
         }
+        if (is_call(t)) continue;
+        nclaimed++;
         if (atomic_load(&m->slots[w].task) != i) return "task: its worker runs another (T5)";
         for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {
             if (r == RL_CPU && atomic_load(&m->slots[w].blocked)) continue;

@@ -1,18 +1,21 @@
 /* rl_task.h - tasks, what they wait for, the queues, and who may run what now.
  *
  * LIFE       submit -> WAITING (for dependencies) -> READY -> CLAIMED by a worker -> freed.
- *            CLAIMED -> STRANDED when its worker dies or asks for a retry; the supervisor then
+ *            CLAIMED -> STRANDED when its worker dies or asks for a retry, WAITING or READY ->
+ *            STRANDED when it is cancelled or the actor that it calls has died; the supervisor then
  *            makes it READY again (attempt + 1) or fails it. Whether a retry is due is the
  *            scheduler's judgement (ray_lite/scheduler.py), not the core's.
+ * CALLS      of an actor (rl_actor.h) wait in its mailbox, not in a queue, want no resources, and
+ *            many may be CLAIMED by the actor's process at once.
  * INVARIANTS
  *   T1  A live task (neither FREE nor FREEING) names its function, args, refs and returns.
  *   T2  `missing` == how many of refs[0..ndeps) are not sealed; WAITING <=> missing > 0 (derived).
- *   T3  Each READY task is in the queue of its class, in the order in which they became ready, those
+ *   T3  Each READY task that is no call is in the queue of its class, in the order in which they became ready, those
  *       to be run again first (derived; after a repair in the order of `seq`).
  *   T4  available == total - sum of the demands of CLAIMED tasks, without the CPUs of those whose
  *       worker is blocked (derived).
- *   T5  A slot has at most one CLAIMED task.
- *   T6  occupied == number of CLAIMED tasks; workers == number of live worker slots (derived).
+ *   T5  A slot has at most one CLAIMED task, calls apart.
+ *   T6  occupied == number of CLAIMED tasks, calls apart; workers == number of live worker slots (derived).
  * FAIRNESS   The oldest head that fits runs. One that lacks only CPUs and has been passed over
  *            RL_PATIENCE times has the CPUs kept free for it for up to RL_RESERVE_NS: small tasks
  *            do not starve one that wants many. Tasks of tasks run all the same, and after that time
@@ -28,6 +31,7 @@
 #ifndef RL_TASK_H
 #define RL_TASK_H
 
+#include "rl_actor.h"
 #include "rl_object.h"
 
 enum { RL_PATIENCE = 64 };
@@ -49,6 +53,9 @@ typedef struct rl_spec {
     uint32_t options;
     uint32_t streams;      /* 1: it fills a stream too */
     uint32_t stream_limit; /* most untaken items before it is to pause; 0 = any number */
+    const rl_actor_spec *makes; /* it is an actor; NULL: it is none */
+    const rl_handle *actor;     /* it calls this one, whose object the caller holds; NULL: none */
+    uint32_t group;             /* of the actor's threads that are to run the call */
 } rl_spec;
 
 /* What a worker needs to know about the task that it took. */
@@ -57,7 +64,10 @@ typedef struct rl_job {
     rl_handle function; /* not held: the task keeps it alive until rl_task_finish() */
     rl_handle args;     /* index RL_NIL: the arguments are in `bytes` */
     rl_handle stream;   /* index RL_NIL: it fills none */
+    rl_handle actor;    /* object of the actor that it calls; index RL_NIL: it calls none */
     uint32_t attempt, nreturns, nrefs, ndeps, kind, nbytes, options;
+    uint32_t stranded, cancel; /* RL_TASK_RAISED ..., RL_CANCEL ... */
+    uint32_t is_actor, kill;   /* 1: it is an actor; how that is to be killed, RL_KILL ... */
     int32_t max_retries;
     char name[RL_TASK_NAME];
     uint8_t bytes[RL_TASK_INLINE];
@@ -71,13 +81,35 @@ int rl_resource_intern(rl_session *s, const char *name, uint32_t *out);
 int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total);
 
 /* Submit a task. returns[0..nreturns) are its return objects, each held once by the caller; so is
- * *stream, if the task fills one (else it may be NULL). */
+ * *stream, if the task fills one (else it may be NULL).
+ *
+ * One that makes an actor has one return. EEXIST: the actor's name is taken. EBUSY: the actor has as
+ * many calls as its `most_calls`. A call of a dead actor is accepted, for the supervisor to fail. */
 int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *stream);
 
 /* Worker: take the oldest task that may run now, or sleep until there is one. Returns 0,
  * RL_ETIMEDOUT (at `deadline_ns`), EINTR, RL_EDEAD, RL_EAGAIN (the supervisor wants this worker to
  * end; it has left the idle set). */
 int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out);
+
+/* Actor: the next call for the threads of `group`, or sleep until there is one. Returns 0,
+ * RL_ETIMEDOUT, EINTR, RL_EDEAD, RL_EEND (nobody can call the actor any more), RL_ESTALE (it is over,
+ * or another process's). */
+int rl_task_take_call(rl_session *s, rl_handle actor, uint32_t group, int64_t deadline_ns,
+                      rl_job *out);
+
+/* Cancel the task that fills a held object or stream, and with `recursive` every task that it has
+ * submitted, and so on; `force`: have its worker killed. Nothing happens to a task that is over.
+ * RL_EINVAL: `force` for a call. */
+int rl_task_cancel(rl_session *s, rl_handle h, int force, int recursive);
+
+/* Is a task of this process to end? 1 if somebody cancelled it. */
+int rl_task_is_cancelled(const rl_session *s, rl_handle task);
+
+/* Supervisor: forget the word that there are orders; then the next process that is to be told of a
+ * cancelled task, or killed with it or for its actor (`*kill`), from index *cursor on. RL_EAGAIN at
+ * the end. A killed actor that no process has is stranded. */
+int rl_task_next_order(rl_session *s, uint32_t *cursor, uint32_t *slot, int *kill);
 
 /* Worker: handles of the task's return objects and of its refs (not held: the task names them).
  * The supervisor may ask for the returns of a stranded task. */
@@ -114,6 +146,7 @@ typedef struct rl_load {
     uint32_t workers;  /* live */
     uint32_t idle;     /* workers that have no task */
     uint32_t blocked;  /* workers whose task waits */
+    uint32_t actors;   /* workers that are actors */
     uint32_t stranded;
     uint32_t reports;
     uint32_t infeasible; /* a class with queued tasks that want more than there is, or RL_NIL */
@@ -136,6 +169,8 @@ uint32_t rl_task_worker(const rl_mapping *m, uint32_t task);
 uint32_t rl_task_stream(const rl_session *s, rl_handle task);
 int rl_task_has_stream(const rl_mapping *m, uint32_t task, uint32_t stream);
 int rl_task_produces(const rl_mapping *m, uint32_t task, uint32_t object);
+/* Nobody can reach the object that only `task` names now. */
+void rl_task_unreachable(rl_section *section, uint32_t task);
 void rl_task_dependency_sealed(rl_section *section, uint32_t object);
 void rl_task_strand_claims(rl_section *section, uint32_t slot);
 /* Make READY what waits although all is sealed (a sealer died before it counted down). */

@@ -1,6 +1,8 @@
 # _core.pxd - the C core as Cython sees it, and the classes of the binding. Declarations only.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from ray_lite._codec cimport Encoded
+
 cdef extern from "rl_layout.h" nogil:
     enum:
         RL_INLINE
@@ -9,6 +11,14 @@ cdef extern from "rl_layout.h" nogil:
         RL_MAX_RESOURCES
         RL_MAX_CLASSES
         RL_MAX_SLOTS
+        RL_ACTOR_NAME
+        RL_ACTOR_ORDERED
+        RL_ACTOR_DETACHED
+        RL_TASK_RAISED
+        RL_TASK_WITHDRAWN
+        RL_TASK_ORPHANED
+        RL_KILL
+        RL_KILL_FOR_EVER
         RL_ROLE_DRIVER
         RL_ROLE_SUPERVISOR
         RL_ROLE_WORKER
@@ -32,6 +42,7 @@ cdef extern from "rl_layout.h" nogil:
         uint64_t data_size
         uint32_t growable
         uint32_t depth_first
+        uint32_t orders
         uint32_t bell
         uint32_t ended
         uint32_t freed
@@ -46,6 +57,7 @@ cdef extern from "rl_layout.h" nogil:
         uint32_t pid
         uint32_t role
         uint32_t blocked
+        uint32_t task
 
 cdef extern from "rl_segment.h" nogil:
     ctypedef struct rl_mapping:
@@ -132,6 +144,17 @@ cdef extern from "rl_object.h" nogil:
                              uint8_t *ready, uint32_t *nready)
     int rl_object_take_report(rl_session *s, rl_handle *out)
 
+cdef extern from "rl_actor.h" nogil:
+    ctypedef struct rl_actor_spec:
+        const char *name
+        const char *space
+        uint32_t flags
+        uint32_t most_calls
+    int rl_actor_find(rl_session *s, const char *space, const char *name, rl_handle *actor,
+                      rl_handle *function)
+    int rl_actor_next_name(rl_session *s, uint32_t *cursor, char *space, char *name)
+    int rl_actor_kill(rl_session *s, rl_handle actor, uint32_t kill)
+
 cdef extern from "rl_task.h" nogil:
     ctypedef struct rl_spec:
         const char *name
@@ -149,11 +172,19 @@ cdef extern from "rl_task.h" nogil:
         uint32_t options
         uint32_t streams
         uint32_t stream_limit
+        const rl_actor_spec *makes
+        const rl_handle *actor
+        uint32_t group
     ctypedef struct rl_job:
         rl_handle task
         rl_handle function
         rl_handle args
         rl_handle stream
+        rl_handle actor
+        uint32_t stranded
+        uint32_t cancel
+        uint32_t is_actor
+        uint32_t kill
         uint32_t attempt
         uint32_t nreturns
         uint32_t nrefs
@@ -163,13 +194,14 @@ cdef extern from "rl_task.h" nogil:
         uint32_t options
         int32_t max_retries
         char name[48]
-        uint8_t bytes[116]
+        uint8_t bytes[148]
     ctypedef struct rl_load:
         uint32_t ready
         uint32_t runnable
         uint32_t workers
         uint32_t idle
         uint32_t blocked
+        uint32_t actors
         uint32_t stranded
         uint32_t reports
         uint32_t infeasible
@@ -180,6 +212,11 @@ cdef extern from "rl_task.h" nogil:
     int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total)
     int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *stream)
     int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out)
+    int rl_task_take_call(rl_session *s, rl_handle actor, uint32_t group, int64_t deadline_ns,
+                          rl_job *out)
+    int rl_task_cancel(rl_session *s, rl_handle h, int force, int recursive)
+    int rl_task_is_cancelled(const rl_session *s, rl_handle task)
+    int rl_task_next_order(rl_session *s, uint32_t *cursor, uint32_t *slot, int *kill)
     int rl_task_returns(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
     int rl_task_refs(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
     int rl_task_return(rl_session *s, rl_handle task, rl_handle object, const rl_value *value)
@@ -221,6 +258,9 @@ cdef class Session:
 
     cdef uint32_t fill(self, size_t nbytes) except *
     cdef ObjectRef adopt(self, rl_handle h)
+    cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
+                      bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
+                      ObjectRef actor, uint32_t group, const rl_actor_spec *makes)
     cdef list read_refs(self, rl_handle h, uint32_t n)
     cdef object read_at(self, rl_handle h)
 

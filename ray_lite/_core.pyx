@@ -9,7 +9,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EINTR
+from libc.errno cimport EBUSY, EEXIST, EINTR
 from libc.signal cimport SIGKILL
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
@@ -19,7 +19,12 @@ from ray_lite._codec cimport Encoded, decode_at, decode_call_at
 
 import os
 
-from ray_lite.exceptions import ObjectStoreFullError, error_from_code
+from ray_lite.exceptions import (
+    ActorAlreadyExistsError,
+    ObjectStoreFullError,
+    PendingCallsLimitExceeded,
+    error_from_code,
+)
 
 cdef int RL_EFULL = -1
 cdef int RL_ETIMEDOUT = -2
@@ -28,6 +33,7 @@ cdef int RL_EAGAIN = -10
 cdef int RL_EEND = -11
 cdef int RL_ETABLE = -8
 cdef int RL_EINVAL = -6
+cdef int RL_ESTALE = -3
 cdef uint32_t PUT_NUMBER = 0x05f5e101  # Ray numbers the objects of a put from here on
 cdef size_t ID_NBYTES = 28
 cdef size_t TASK_ID_NBYTES = 24
@@ -38,6 +44,11 @@ ROLE_DRIVER = RL_ROLE_DRIVER
 ROLE_SUPERVISOR = RL_ROLE_SUPERVISOR
 ROLE_WORKER = RL_ROLE_WORKER
 ROLE_HELPER = RL_ROLE_HELPER
+
+RAISED = RL_TASK_RAISED
+WITHDRAWN = RL_TASK_WITHDRAWN
+ORPHANED = RL_TASK_ORPHANED
+KILL_FOR_EVER = RL_KILL_FOR_EVER
 
 EDEAD = RL_EDEAD
 
@@ -481,20 +492,54 @@ cdef class Session:
 
     def submit(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
                uint32_t nreturns, bytes name not None, int32_t max_retries, uint32_t options,
-               int64_t stream_limit):
+               int64_t stream_limit, ObjectRef actor=None, uint32_t group=0):
         """Submit a task; return the references to its `nreturns` return objects.
 
         With `stream_limit` >= 0 it fills a stream too, which is the last item of the list: 0 lets
-        it run ahead, else it may pause when so many items are untaken.
+        it run ahead, else it may pause when so many items are untaken. With `actor` it is a call
+        that the threads of `group` of that actor run.
+
+        Raises:
+            PendingCallsLimitExceeded: The actor has as many calls as it may.
         """
+        return self._submit(function, args, class_, nreturns, name, max_retries, options,
+                            stream_limit, actor, group, NULL)
+
+    def submit_actor(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
+                     bytes name not None, int32_t max_restarts, uint32_t options,
+                     bytes actor_name not None, bytes space not None, bint ordered, bint detached,
+                     uint32_t most_calls):
+        """Submit an actor; return the reference to the object that stands for it.
+
+        Raises:
+            ActorAlreadyExistsError: Its name is taken in that namespace.
+        """
+        cdef rl_actor_spec spec
+        spec.name = actor_name
+        spec.space = space
+        spec.flags = RL_ACTOR_ORDERED * ordered + RL_ACTOR_DETACHED * detached
+        spec.most_calls = most_calls
+        return self._submit(function, args, class_, 1, name, max_restarts, options, -1, None, 0,
+                            &spec)[0]
+
+    cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
+                      bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
+                      ObjectRef actor, uint32_t group, const rl_actor_spec *makes):
         cdef rl_spec spec
         cdef rl_handle one, stream
         cdef rl_handle *returns = &one
         cdef rl_handle *refs = NULL
-        cdef char short_args[116]
+        cdef char short_args[148]
         cdef ObjectRef long_args = None
         cdef uint32_t i
+        cdef rl_handle callee
+        cdef int rc
         memset(&spec, 0, sizeof(spec))
+        spec.makes = makes
+        spec.group = group
+        if actor is not None:
+            callee = handle_of(self, actor)
+            spec.actor = &callee
         spec.name = name
         spec.function = function.h
         spec.class_ = class_
@@ -522,7 +567,16 @@ cdef class Session:
         try:
             refs = handles_of(self, args.refs)
             spec.refs = refs
-            check(rl_task_submit(&self.s, &spec, returns, &stream))
+            rc = rl_task_submit(&self.s, &spec, returns, &stream)
+            if rc == EEXIST:
+                raise ActorAlreadyExistsError(
+                    f"The name {makes.name.decode()} (namespace={makes.space.decode()}) is already "
+                    f"taken; use another, get_actor(), or .options(get_if_exists=True)")
+            if rc == EBUSY:
+                raise PendingCallsLimitExceeded(
+                    f"call of {name.decode()}: the actor has as many calls pending as its "
+                    f"max_pending_calls allows; wait for some of them, or raise the limit")
+            check(rc)
             result = [self.adopt(returns[i]) for i in range(nreturns)]
             if stream_limit >= 0:
                 result.append(adopt_stream(self, stream))
@@ -567,6 +621,88 @@ cdef class Session:
         job.load_returns()
         return job
 
+    def take_call(self, Job actor not None, uint32_t group):
+        """Wait for a call of the actor that this process is; None: nobody can call it any more."""
+        cdef Job job = Job.__new__(Job)
+        cdef int rc = EINTR
+        job.session = self
+        while rc == EINTR:
+            with nogil:
+                rc = rl_task_take_call(&self.s, actor.job.task, group, INT64_MAX, &job.job)
+            if rc == EINTR:
+                look_at_signals_between_tasks()
+        if rc in (RL_EEND, RL_ESTALE):
+            return None
+        check(rc)
+        job.load_returns()
+        return job
+
+    # ---- actors and cancelling ----
+
+    def find_actor(self, str space not None, str name not None):
+        """Return (reference to the object that stands for it, to its exported class), or None."""
+        cdef rl_handle actor, function
+        cdef bytes space_bytes = space.encode(), name_bytes = name.encode()
+        cdef int rc = rl_actor_find(&self.s, space_bytes, name_bytes, &actor, &function)
+        if rc == RL_ESTALE:
+            return None
+        check(rc)
+        ref = self.adopt(actor)
+        rl_object_hold(&self.s, function)
+        return ref, self.adopt(function)
+
+    def actor_names(self):
+        """Return [(namespace, name)] of the actors that have a name."""
+        cdef uint32_t cursor = 0
+        cdef char space[128]
+        cdef char name[128]
+        result = []
+        while (rc := rl_actor_next_name(&self.s, &cursor, space, name)) == 0:
+            result.append(((<bytes>space).decode(), (<bytes>name).decode()))
+        if rc != RL_EAGAIN:
+            check(rc)
+        return result
+
+    def kill_actor(self, ObjectRef actor not None, bint for_ever):
+        """Have an actor's process killed; False: it is dead already."""
+        cdef int rc = rl_actor_kill(&self.s, handle_of(self, actor),
+                                    RL_KILL_FOR_EVER if for_ever else RL_KILL)
+        if rc == RL_ESTALE:
+            return False
+        check(rc)
+        return True
+
+    def cancel(self, waitable, bint force, bint recursive):
+        """Cancel the task behind a reference or a stream; nothing happens when it is over.
+
+        Raises:
+            ValueError: `force` for an actor's call.
+        """
+        cdef rl_handle h = handle_of(self, waitable)
+        cdef int rc = rl_task_cancel(&self.s, h, force, recursive)
+        if rc == RL_EINVAL:
+            raise ValueError(
+                "force=True is not supported for actor tasks: it would end the actor. Cancel "
+                "without force, or ray_lite.kill() the actor")
+        check(rc)
+
+    def orders(self):
+        """Return [(slot, whether to kill it)] of the processes with a cancelled task or a kill."""
+        cdef uint32_t cursor = 0, slot = 0
+        cdef int kill = 0
+        result = []
+        if not self.s.map.control.orders:
+            return result
+        while (rc := rl_task_next_order(&self.s, &cursor, &slot, &kill)) == 0:
+            result.append((slot, bool(kill)))
+        if rc != RL_EAGAIN:
+            check(rc)
+        return result
+
+    def pid_of(self, uint32_t slot):
+        """Return the process that has `slot`."""
+        return self.s.map.slots[slot].pid
+
     # ---- the supervisor's side ----
 
     def load(self):
@@ -583,7 +719,7 @@ cdef class Session:
             infeasible = (<bytes>load.infeasible_task).decode("utf-8", "replace"), demand
         return {
             "ready": load.ready, "runnable": bool(load.runnable), "workers": load.workers,
-            "idle": load.idle, "blocked": load.blocked, "stranded": load.stranded,
+            "idle": load.idle, "blocked": load.blocked, "actors": load.actors, "stranded": load.stranded,
             "reports": load.reports, "infeasible": infeasible,
         }
 
@@ -648,6 +784,13 @@ cdef class Session:
     def clear_bell(self):
         """The supervisor is about to look: later events ring again."""
         self.s.map.control.bell = 0
+
+    def idle_slots(self):
+        """Return the slots of the workers that have no task."""
+        return [i for i in range(RL_MAX_SLOTS)
+                if self.s.map.slots[i].state == RL_SLOT_LIVE
+                and self.s.map.slots[i].role == RL_ROLE_WORKER
+                and self.s.map.slots[i].task == RL_NIL]
 
     def dismiss(self, uint32_t slot):
         """Ask a worker to end once it is idle."""
@@ -1116,6 +1259,62 @@ cdef class Job:
             free(array)
         for value in values:
             (<Stored>value).taken()
+
+    @property
+    def is_actor(self):
+        """Whether the task is an actor."""
+        return bool(self.job.is_actor)
+
+    @property
+    def is_call(self):
+        """Whether it is a call of an actor."""
+        return self.job.actor.index != RL_NIL
+
+    def actor(self):
+        """Return a reference to the object of the actor that a call is for; None: it calls none."""
+        if self.job.actor.index == RL_NIL:
+            return None
+        rl_object_hold(&self.session.s, self.job.actor)
+        return self.session.adopt(self.job.actor)
+
+    def return_ref(self, uint32_t i):
+        """Return a reference to return object i."""
+        if i >= self.job.nreturns:
+            raise IndexError(i)
+        rl_object_hold(&self.session.s, self.returns_[i])
+        return self.session.adopt(self.returns_[i])
+
+    @property
+    def why_stranded(self):
+        """RAISED, WITHDRAWN, ORPHANED, or 0: its worker died."""
+        return self.job.stranded
+
+    @property
+    def was_cancelled(self):
+        """Whether it was cancelled when this was made."""
+        return bool(self.job.cancel)
+
+    @property
+    def kill(self):
+        """How the actor was to be killed: 0, 1 or KILL_FOR_EVER."""
+        return self.job.kill
+
+    @property
+    def is_cancelled(self):
+        """Whether somebody has cancelled the task, which this process runs, by now."""
+        return rl_task_is_cancelled(&self.session.s, self.job.task) != 0
+
+    @property
+    def task_id(self):
+        """Return the first 24 bytes of the ids of its return objects."""
+        cdef uint64_t seq
+        cdef uint64_t cookie = self.session.s.map.control.cookie
+        cdef char buffer[24]
+        seq = self.returns_[0].gen if self.job.nreturns else self.job.task.gen
+        memset(buffer, 0, sizeof(buffer))
+        memcpy(buffer, &cookie, 8)
+        memcpy(buffer + 8, &seq, 8)
+        return PyBytes_FromStringAndSize(buffer, TASK_ID_NBYTES)
 
     @property
     def fills_stream(self):
