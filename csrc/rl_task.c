@@ -586,6 +586,7 @@ static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
     out->max_retries = t->max_retries;
     out->stranded = t->stranded;
     out->cancel = atomic_load_explicit(&t->cancel, memory_order_relaxed);
+    out->class_ = t->class_;
     out->is_actor = t->mailbox != RL_NIL;
     out->kill = out->is_actor
                     ? atomic_load_explicit(&m->actors[t->mailbox].kill, memory_order_relaxed)
@@ -944,6 +945,9 @@ int rl_task_requeue(rl_session *s, rl_handle task)
     } else {
         t->attempt++;
         s->map.control->stranded--;
+        if (t->mailbox != RL_NIL) {
+            atomic_store_explicit(&s->map.actors[t->mailbox].kill, 0, memory_order_relaxed);
+        }
         if (is_call(t) && actor_of(&s->map, t) == RL_NIL) {
             strand(&section, t, RL_TASK_ORPHANED); /* it died meanwhile */
         } else {

@@ -67,6 +67,7 @@ typedef struct rl_job {
     rl_handle actor;    /* object of the actor that it calls; index RL_NIL: it calls none */
     uint32_t attempt, nreturns, nrefs, ndeps, kind, nbytes, options;
     uint32_t stranded, cancel; /* RL_TASK_RAISED ..., RL_CANCEL ... */
+    uint32_t class_;
     uint32_t is_actor, kill;   /* 1: it is an actor; how that is to be killed, RL_KILL ... */
     int32_t max_retries;
     char name[RL_TASK_NAME];

@@ -14,21 +14,39 @@ except ImportError as error:
         f"({error})"
     ) from error
 from ray_lite._core import ObjectRef
-from ray_lite.api import get, init, is_initialized, put, shutdown, wait
+from ray_lite import actor, util
+from ray_lite.actor import get_actor, kill, method
+from ray_lite.api import cancel, get, init, is_initialized, put, shutdown, wait
 from ray_lite.generator import DynamicObjectRefGenerator, ObjectRefGenerator
 from ray_lite.remote import remote
+from ray_lite.runtime_context import (
+    available_resources,
+    cluster_resources,
+    get_runtime_context,
+    nodes,
+)
 
 __all__ = [
     "DynamicObjectRefGenerator",
     "ObjectRef",
     "ObjectRefGenerator",
+    "actor",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
     "exceptions",
     "get",
+    "get_actor",
+    "get_runtime_context",
     "init",
     "is_initialized",
+    "kill",
+    "method",
+    "nodes",
     "put",
     "remote",
     "shutdown",
+    "util",
     "wait",
 ]
 __version__ = "0.1.0"

@@ -52,6 +52,8 @@ cdef extern from "rl_layout.h" nogil:
         uint64_t tasks_finished
         rl_resource resources[16]
         rl_lock lock
+    ctypedef struct rl_class:
+        int64_t demand[16]
     ctypedef struct rl_slot:
         uint32_t state
         uint32_t pid
@@ -64,6 +66,7 @@ cdef extern from "rl_segment.h" nogil:
         int control_fd
         int data_fd
         rl_control *control
+        rl_class *classes
         rl_slot *slots
         uint64_t control_size
         uint64_t data_size
@@ -183,6 +186,7 @@ cdef extern from "rl_task.h" nogil:
         rl_handle actor
         uint32_t stranded
         uint32_t cancel
+        uint32_t class_
         uint32_t is_actor
         uint32_t kill
         uint32_t attempt

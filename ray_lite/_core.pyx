@@ -1175,6 +1175,21 @@ cdef class Job:
         """Return the exported function's value."""
         return self.session.read_at(self.job.function)
 
+    def function_ref(self):
+        """Return a reference to the exported function."""
+        rl_object_hold(&self.session.s, self.job.function)
+        return self.session.adopt(self.job.function)
+
+    def demand(self):
+        """Return what the task holds while it runs: {resource name: units of 1/10000}."""
+        cdef rl_class *class_ = &self.session.s.map.classes[self.job.class_]
+        result = {}
+        for i in range(RL_MAX_RESOURCES):
+            if class_.demand[i]:
+                name = (<bytes>self.session.s.map.control.resources[i].name).decode()
+                result[name] = class_.demand[i]
+        return result
+
     def refs(self):
         """Return references to the objects in the arguments; the first `ndeps` are sealed."""
         cdef uint32_t n = self.job.nrefs, i

@@ -63,8 +63,7 @@ class TaskOptions:
 
         "CPU" is always there; a custom resource only if more than 0 of it is asked for.
         """
-        custom = {name: _units(amount) for name, amount in self.resources.items() if amount > 0}
-        return {"CPU": _units(self.num_cpus), **custom}
+        return {"CPU": 0, **demand_of(self.num_cpus, self.resources)}
 
     def env_vars(self) -> dict[str, str]:
         """Return the environment variables of runtime_env."""
@@ -82,12 +81,22 @@ class TaskOptions:
         Raises:
             ValueError: scheduling_strategy is a string that names no strategy.
         """
-        strategy = self.scheduling_strategy
-        if isinstance(strategy, str) and strategy not in _STRATEGY_NAMES:
-            raise ValueError(
-                f"scheduling_strategy={strategy!r} names no strategy; use one of "
-                f"{list(_STRATEGY_NAMES)}"
-            )
+        check_strategy(self.scheduling_strategy)
+
+
+def demand_of(num_cpus: float, resources: Mapping[str, float]) -> dict[str, int]:
+    """Return what is asked for more than 0 of: resource name to units of 1/10000."""
+    amounts = {"CPU": num_cpus, **resources}
+    return {name: _units(amount) for name, amount in amounts.items() if amount > 0}
+
+
+def check_strategy(strategy: object) -> None:
+    """Raise ValueError for a scheduling_strategy that is a str and names none."""
+    if isinstance(strategy, str) and strategy not in _STRATEGY_NAMES:
+        raise ValueError(
+            f"scheduling_strategy={strategy!r} names no strategy; use one of "
+            f"{list(_STRATEGY_NAMES)}"
+        )
 
 
 def parse_task_options(
@@ -224,7 +233,7 @@ def _warn_of_ignored(
 # ---- rules for one value: each takes the option's name, for its message, and the value ----
 
 
-def _refuse_type(key: str, value: object, expected: str) -> NoReturn:
+def refuse_type(key: str, value: object, expected: str) -> NoReturn:
     """Raise the TypeError for a value of the wrong type."""
     raise TypeError(f"{key} must be {expected}, not {value!r} of type {type(value).__name__}")
 
@@ -234,10 +243,10 @@ def _integer(key: str, value: object, expected: str) -> int:
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        _refuse_type(key, value, expected)
+        refuse_type(key, value, expected)
 
 
-def _integer_from(least: int) -> Callable[[str, Any], int]:
+def parse_integer_from(least: int) -> Callable[[str, Any], int]:
     """Return the rule "an integer, >= `least`"."""
 
     def rule(key: str, value: Any) -> int:
@@ -249,7 +258,7 @@ def _integer_from(least: int) -> Callable[[str, Any], int]:
     return rule
 
 
-def _number(key: str, value: object) -> float:
+def parse_number(key: str, value: object) -> float:
     """Return `value` as a finite number >= 0."""
     try:
         number = value if isinstance(value, float) else float(_integer(key, value, "a number >= 0"))
@@ -260,9 +269,9 @@ def _number(key: str, value: object) -> float:
     return number
 
 
-def _amount(key: str, value: object) -> float:
+def parse_amount(key: str, value: object) -> float:
     """Return `value` as an amount of a resource: >= 0, in steps of 0.0001."""
-    number = _number(key, value)
+    number = parse_number(key, value)
     if not math.isclose(number * UNITS, round(number * UNITS), rel_tol=1e-12, abs_tol=1e-6):
         raise ValueError(
             f"{key}={value!r} is finer than 0.0001, the smallest share of a resource; round it"
@@ -275,20 +284,20 @@ def _units(amount: float) -> int:
     return round(amount * UNITS)
 
 
-def _text(key: str, value: object) -> str:
+def parse_text(key: str, value: object) -> str:
     """Return `value`, a str."""
-    return value if isinstance(value, str) else _refuse_type(key, value, "a str")
+    return value if isinstance(value, str) else refuse_type(key, value, "a str")
 
 
-def _flag(key: str, value: object) -> bool:
+def parse_flag(key: str, value: object) -> bool:
     """Return `value`, a bool."""
-    return value if isinstance(value, bool) else _refuse_type(key, value, "True or False")
+    return value if isinstance(value, bool) else refuse_type(key, value, "True or False")
 
 
-def _text_dict(key: str, value: object) -> dict[str, str]:
+def parse_mapping_of_text(key: str, value: object) -> dict[str, str]:
     """Return `value`, a dict of str to str, as a copy."""
     if not isinstance(value, dict):
-        _refuse_type(key, value, "a dict of str to str")
+        refuse_type(key, value, "a dict of str to str")
     for name, text in value.items():
         if not (isinstance(name, str) and isinstance(text, str)):
             raise TypeError(
@@ -308,22 +317,22 @@ _OWN_KEYWORD: Final = MappingProxyType(
 )
 
 
-def _resources(key: str, value: object) -> dict[str, float]:
+def parse_resources(key: str, value: object) -> dict[str, float]:
     """Return `value`, custom resources by name, as a copy."""
     if not isinstance(value, dict):
-        _refuse_type(key, value, "a dict of resource names to amounts")
+        refuse_type(key, value, "a dict of resource names to amounts")
     for name in value:
         if not isinstance(name, str):
-            _refuse_type(f"a name in {key}", name, "a str")
+            refuse_type(f"a name in {key}", name, "a str")
         if name in _OWN_KEYWORD:
             raise ValueError(
                 f"{key} must not contain {name!r}, which has a keyword of its own; use "
                 f"{_OWN_KEYWORD[name]}=..."
             )
-    return {name: _amount(f"{key}[{name!r}]", amount) for name, amount in value.items()}
+    return {name: parse_amount(f"{key}[{name!r}]", amount) for name, amount in value.items()}
 
 
-def _num_returns(key: str, value: object) -> NumReturns:
+def parse_num_returns(key: str, value: object) -> NumReturns:
     """Return `value`, a count or the mode of a generator."""
     expected = 'an integer >= 0, "dynamic" or "streaming"'
     if isinstance(value, str) and value in ("dynamic", "streaming"):
@@ -334,12 +343,12 @@ def _num_returns(key: str, value: object) -> NumReturns:
     return number
 
 
-def _retry_exceptions(key: str, value: object) -> bool | tuple[type[Exception], ...]:
+def parse_retry_exceptions(key: str, value: object) -> bool | tuple[type[Exception], ...]:
     """Return `value`, a bool or the exception classes to retry."""
     if isinstance(value, bool):
         return value
     if not isinstance(value, list | tuple):
-        _refuse_type(key, value, "True, False or a list of exception classes")
+        refuse_type(key, value, "True, False or a list of exception classes")
     for item in value:
         if not (isinstance(item, type) and issubclass(item, Exception)):
             raise ValueError(f"{key} must list subclasses of Exception, but has {item!r}")
@@ -356,25 +365,25 @@ _STRATEGY_CLASSES: Final = frozenset(
 )
 
 
-def _scheduling_strategy(key: str, value: object) -> object:
+def parse_strategy(key: str, value: object) -> object:
     """Return `value`, a str (whose meaning is checked at the call) or a strategy object."""
     # By name, for Ray's own strategy objects mean on one machine what ours mean.
     if isinstance(value, str) or type(value).__name__ in _STRATEGY_CLASSES:
         return value
-    _refuse_type(key, value, '"DEFAULT", "SPREAD" or a scheduling strategy')
+    refuse_type(key, value, '"DEFAULT", "SPREAD" or a scheduling strategy')
 
 
-def _runtime_env(key: str, value: object) -> dict[str, Any]:
+def parse_runtime_env(key: str, value: object) -> dict[str, Any]:
     """Return `value`, a runtime environment, as a copy; keys other than env_vars are free."""
     if not isinstance(value, dict):
-        _refuse_type(key, value, "a dict")
+        refuse_type(key, value, "a dict")
     env_vars = value.get("env_vars")
     if env_vars is None:
         return dict(value)
-    return {**value, "env_vars": _text_dict(f"{key}['env_vars']", env_vars)}
+    return {**value, "env_vars": parse_mapping_of_text(f"{key}['env_vars']", env_vars)}
 
 
-def _backpressure(key: str, value: object) -> int | None:
+def parse_backpressure(key: str, value: object) -> int | None:
     """Return `value`, a count >= 1; any negative number switches backpressure off."""
     number = _integer(key, value, "an integer >= 1, or -1 for no limit")
     if number == 0:
@@ -396,7 +405,7 @@ def _store_memory(key: str, value: object) -> int:
 
 def _namespace(key: str, value: object) -> str:
     """Return `value`, a str that is not empty."""
-    text = _text(key, value)
+    text = parse_text(key, value)
     if not text:
         raise ValueError(f"{key} must not be empty; leave it out for a namespace of your own")
     return text
@@ -404,7 +413,7 @@ def _namespace(key: str, value: object) -> str:
 
 def _address(key: str, value: object) -> str:
     """Return `value`, which may only ask for a session of one's own."""
-    text = _text(key, value)
+    text = parse_text(key, value)
     if text != "local":
         raise ConnectionError(
             f"{key}={text!r}: there is no cluster to join, for ray_lite runs on one machine and "
@@ -413,7 +422,7 @@ def _address(key: str, value: object) -> str:
     return text
 
 
-def _anything(key: str, value: object) -> object:
+def anything(key: str, value: object) -> object:
     """Return `value`, which has no effect."""
     return value
 
@@ -428,23 +437,23 @@ _DEFAULTS: Final = TaskOptions()
 _TASK_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType(
     {
         # None means "by the kind of function", which _resolve_num_returns knows.
-        "num_returns": _or_default(_num_returns, None),
-        "num_cpus": _or_default(_amount, _DEFAULTS.num_cpus),
-        "num_gpus": _or_default(_amount, _DEFAULTS.num_gpus),
-        "memory": _or_default(_number, _DEFAULTS.memory),
-        "resources": _or_default(_resources, _DEFAULTS.resources),
-        "accelerator_type": _or_default(_text, None),
-        "label_selector": _or_default(_text_dict, _DEFAULTS.label_selector),
-        "max_retries": _or_default(_integer_from(-1), _DEFAULTS.max_retries),
-        "retry_exceptions": _retry_exceptions,
-        "max_calls": _integer_from(0),
-        "name": _or_default(_text, None),
-        "scheduling_strategy": _or_default(_scheduling_strategy, _DEFAULTS.scheduling_strategy),
-        "runtime_env": _or_default(_runtime_env, _DEFAULTS.runtime_env),
-        "enable_task_events": _anything,
-        "_generator_backpressure_num_objects": _or_default(_backpressure, None),
-        "_num_objects_per_yield": _integer_from(1),
-        "_metadata": _anything,
+        "num_returns": _or_default(parse_num_returns, None),
+        "num_cpus": _or_default(parse_amount, _DEFAULTS.num_cpus),
+        "num_gpus": _or_default(parse_amount, _DEFAULTS.num_gpus),
+        "memory": _or_default(parse_number, _DEFAULTS.memory),
+        "resources": _or_default(parse_resources, _DEFAULTS.resources),
+        "accelerator_type": _or_default(parse_text, None),
+        "label_selector": _or_default(parse_mapping_of_text, _DEFAULTS.label_selector),
+        "max_retries": _or_default(parse_integer_from(-1), _DEFAULTS.max_retries),
+        "retry_exceptions": parse_retry_exceptions,
+        "max_calls": parse_integer_from(0),
+        "name": _or_default(parse_text, None),
+        "scheduling_strategy": _or_default(parse_strategy, _DEFAULTS.scheduling_strategy),
+        "runtime_env": _or_default(parse_runtime_env, _DEFAULTS.runtime_env),
+        "enable_task_events": anything,
+        "_generator_backpressure_num_objects": _or_default(parse_backpressure, None),
+        "_num_objects_per_yield": parse_integer_from(1),
+        "_metadata": anything,
     }
 )
 _WITHOUT_EFFECT: Final = frozenset({"enable_task_events", "metadata"})
@@ -452,13 +461,13 @@ _WITHOUT_EFFECT: Final = frozenset({"enable_task_events", "metadata"})
 _INIT_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType(
     {
         "address": _address,
-        "num_cpus": _integer_from(0),
+        "num_cpus": parse_integer_from(0),
         "object_store_memory": _store_memory,
-        "resources": _resources,
+        "resources": parse_resources,
         "namespace": _namespace,
-        "ignore_reinit_error": _flag,
-        "log_to_driver": _flag,
-        "runtime_env": _runtime_env,
+        "ignore_reinit_error": parse_flag,
+        "log_to_driver": parse_flag,
+        "runtime_env": parse_runtime_env,
     }
 )
 

@@ -251,6 +251,33 @@ def _number(call: str, timeout: Any) -> float:
     return seconds
 
 
+def cancel(
+    ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True
+) -> None:
+    """Ask a task to end. Harmless when it has ended.
+
+    One that has not started never runs, and `get` raises TaskCancelledError. In one that runs,
+    KeyboardInterrupt is raised; a coroutine of an actor is cancelled; any other method of an actor
+    runs on, may ask `get_runtime_context().is_canceled()`, and its value is not kept.
+
+    Args:
+        ref: One of its references, or its generator.
+        force: Kill its worker instead.
+        recursive: Also the tasks that it has submitted, and so on.
+
+    Raises:
+        TypeError: Not a reference of a task (an actor is ended by `kill`).
+        ValueError: `force` for an actor's method.
+    """
+    core = connect().core
+    if not isinstance(ref, ObjectRef | ObjectRefGenerator):
+        raise TypeError(
+            f"ray.cancel() only supported for object refs. Got: {_short(ref)} of type "
+            f"{type(ref).__name__}; for an actor use ray.kill()"
+        )
+    core.cancel(ref if isinstance(ref, ObjectRef) else ref.stream, force, recursive)
+
+
 def wait(
     ray_waitables: list[W],
     *,

@@ -8,9 +8,9 @@ import enum
 import functools
 import inspect
 import sys
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, overload
+from types import MappingProxyType
+from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, overload
 
 from ray_lite import api
 from ray_lite._codec import encode, encode_call
@@ -35,13 +35,17 @@ class Mode(enum.IntFlag):
 class Export(NamedTuple):
     """What a worker needs of a function, stored once a session."""
 
-    function: Callable[..., Any]
+    function: Callable[..., Any] | str  # or the name of an actor's method
     name: str
     retry_exceptions: bool | tuple[type[Exception], ...]
     max_calls: int  # the worker ends after so many calls; 0 = never
+    env_vars: Mapping[str, str]  # set while it runs
 
 
-class _Prepared(NamedTuple):
+_NO_ENV_VARS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Prepared(NamedTuple):
     """All of a call but its arguments, made once a session."""
 
     connection: Connection
@@ -53,13 +57,15 @@ class _Prepared(NamedTuple):
     mode: int
     stream_limit: int  # -1: no stream; 0: no limit
     single: bool  # .remote() gives the reference itself, not a list
+    group: int = 0  # of an actor's threads, for a call
 
 
-class _Signature:
-    """Checks calls against a function's signature; the common case without inspect."""
+class Signature:
+    """Checks calls against a signature; the common case without inspect."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._signature = inspect.signature(function)
+    def __init__(self, signature: inspect.Signature) -> None:
+        """Count what a call must and may have."""
+        self._signature = signature
         parameters = self._signature.parameters.values()
         plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         positional = [p for p in parameters if p.kind in plain]
@@ -88,8 +94,8 @@ class RemoteFunction(Generic[R_co]):
         """Take the name, signature and docstring of `function` over."""
         self._function = function
         self._options = options
-        self._signature = _Signature(function)
-        self._prepared: _Prepared | None = None
+        self._signature = Signature(inspect.signature(function))
+        self._prepared: Prepared | None = None
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -122,7 +128,7 @@ class RemoteFunction(Generic[R_co]):
         if prepared is None or prepared.connection.core.is_over:
             prepared = self._prepare()
         self._signature.check(args, kwargs)
-        result: R_co = _submit(prepared, self._function, args, kwargs)
+        result: R_co = submit(prepared, self._function, args, kwargs)
         return result
 
     @overload
@@ -144,7 +150,7 @@ class RemoteFunction(Generic[R_co]):
         checked = parse_task_options(options, is_generator=generator, base=self._options)
         return _FunctionWithOptions(self._function, checked, self._signature)
 
-    def _prepare(self) -> _Prepared:
+    def _prepare(self) -> Prepared:
         prepared = _prepare(api.connect(), self._function, self._options)
         prepared.connection.keepers.add(self)
         self._prepared = prepared
@@ -165,10 +171,10 @@ class RemoteFunction(Generic[R_co]):
         self.__dict__.update(state)
         self._prepared = None
 
-    def __getattr__(self, name: str) -> _Signature:
+    def __getattr__(self, name: str) -> Signature:
         """Make the signature at its first use after unpickling."""
         if name == "_signature":
-            self._signature = _Signature(self._function)
+            self._signature = Signature(inspect.signature(self._function))
             return self._signature
         raise AttributeError(f"'RemoteFunction' object has no attribute '{name}'")
 
@@ -177,7 +183,7 @@ class _FunctionWithOptions(Generic[R_co]):
     """What `.options()` returns: `.remote` and no more."""
 
     def __init__(
-        self, function: Callable[..., Any], options: TaskOptions, signature: _Signature
+        self, function: Callable[..., Any], options: TaskOptions, signature: Signature
     ) -> None:
         self._function = function
         self._options = options
@@ -187,18 +193,24 @@ class _FunctionWithOptions(Generic[R_co]):
         """Submit one call; see RemoteFunction.remote."""
         prepared = _prepare(api.connect(), self._function, self._options)
         self._signature.check(args, kwargs)
-        result: R_co = _submit(prepared, self._function, args, kwargs)
+        result: R_co = submit(prepared, self._function, args, kwargs)
         return result
 
 
-def _submit(
-    prepared: _Prepared, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+def submit(
+    prepared: Prepared,
+    function: "Callable[..., Any] | str",
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    actor: ObjectRef[Any] | None = None,
 ) -> Any:
+    """Submit one call of a function, or of the method so called of `actor`."""
     try:
         encoded = encode_call(args, kwargs)
     except TypeError as error:
         raise TypeError(
-            f"Could not serialize the argument of a task {_qualified_name(function)}: {error}"
+            "Could not serialize the argument for a task or actor "
+            f"{_where(function)}: {error}"
         ) from error
     refs = prepared.connection.core.submit(
         prepared.function,
@@ -209,6 +221,8 @@ def _submit(
         prepared.max_retries,
         prepared.mode,
         prepared.stream_limit,
+        actor,
+        prepared.group,
     )
     if prepared.stream_limit >= 0:
         completion, stream = refs
@@ -220,15 +234,9 @@ def _submit(
 
 def _prepare(
     connection: Connection, function: Callable[..., Any], options: TaskOptions
-) -> _Prepared:
+) -> Prepared:
     """Export `function` and put the options into the core's terms."""
     options.check_at_call()
-    if options.runtime_env:
-        warnings.warn(
-            f"runtime_env of task {_qualified_name(function)} has no effect yet: all tasks see "
-            "what init(runtime_env=...) said",
-            stacklevel=4,
-        )
     returns = options.num_returns
     limit = options.generator_backpressure_num_objects or 0
     nreturns = 1 if isinstance(returns, str) else returns
@@ -241,7 +249,7 @@ def _prepare(
     if options.name is not None:
         mode |= Mode.NAMED
         name = options.name or name
-    return _Prepared(
+    return Prepared(
         connection,
         _export(connection, function, options),
         connection.core.scheduling_class(options.demand()),
@@ -258,20 +266,39 @@ def _export(
     connection: Connection, function: Callable[..., Any], options: TaskOptions
 ) -> ObjectRef[Any]:
     """Store `function` for the workers, once a session; later changes to it are not seen."""
-    key = (function, options.retry_exceptions, options.max_calls)
+    return export_function(
+        connection,
+        function,
+        getattr(function, "__name__", "task"),
+        options.retry_exceptions,
+        options.max_calls,
+        options.env_vars(),
+    )
+
+
+def export_function(
+    connection: Connection,
+    function: Callable[..., Any] | str,
+    name: str,
+    retry_exceptions: bool | tuple[type[Exception], ...],
+    max_calls: int = 0,
+    env_vars: Mapping[str, str] = _NO_ENV_VARS,
+) -> ObjectRef[Any]:
+    """Store what a worker needs of a function, or of the method so called, once a session."""
+    key = (function, name, retry_exceptions, max_calls, tuple(sorted(env_vars.items())))
     ref: ObjectRef[Any] | None = connection.cache.get(key)
     if ref is None:
-        name = getattr(function, "__name__", "task")
-        export = Export(function, name, options.retry_exceptions, options.max_calls)
         try:
-            encoded = encode(tuple(export))
+            encoded = encode((function, name, retry_exceptions, max_calls, dict(env_vars)))
         except TypeError as error:
-            raise TypeError(
-                f"Could not serialize the function {_qualified_name(function)}: {error}"
-            ) from error
+            raise TypeError(f"Could not serialize the function {_where(function)}: {error}") from error
         ref = connection.core.put(encoded)
         connection.cache[key] = ref
     return ref
+
+
+def _where(function: Callable[..., Any] | str) -> str:
+    return function if isinstance(function, str) else _qualified_name(function)
 
 
 def _qualified_name(function: Callable[..., Any]) -> str:
@@ -338,11 +365,11 @@ def remote(*args: Any, **options: Any) -> Any:
     return functools.partial(_make_remote, options=options)
 
 
-def _make_remote(function: Any, options: Mapping[str, Any]) -> RemoteFunction[Any]:
+def _make_remote(function: Any, options: Mapping[str, Any]) -> Any:
     if inspect.isclass(function):
-        raise NotImplementedError(
-            f"{function.__name__} is a class: actors come in a later version; use functions"
-        )
+        from ray_lite.actor import make_actor_class  # actors build on what is here
+
+        return make_actor_class(function, dict(options))
     if not inspect.isfunction(function):
         raise TypeError(
             "The @ray.remote decorator must be applied to either a function or a class, not to "

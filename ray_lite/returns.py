@@ -21,6 +21,7 @@ A second attempt (after a crash, or an exception that is to be retried) must yie
 visible already; where it does not, the rest fails with StreamingGeneratorReplayInconsistentError.
 """
 
+import asyncio
 import contextlib
 import inspect
 import os
@@ -33,6 +34,7 @@ from ray_lite._codec import encode, encode_refs
 from ray_lite._values import store_failure
 from ray_lite.exceptions import (
     StreamingGeneratorReplayInconsistentError,
+    TaskCancelledError,
     dumps_error,
     error_text,
     make_task_error,
@@ -101,11 +103,18 @@ class Returns:
         Nothing of its frames is left, so what it was given is released before the task ends.
         """
         try:
-            return call(), b""
+            result, failure = call(), b""
         except SystemExit:
             raise
         except BaseException as error:
-            return None, self._envelope_or_strand(error)
+            result, failure = None, self._envelope_or_strand(error)
+        if self._job.is_call and self._job.is_cancelled and not failure:
+            return None, self._cancelled()
+        return result, failure
+
+    def _cancelled(self) -> bytes:
+        """Return the failure of a call that nobody could interrupt, but whose value is not wanted."""
+        return dumps_error(TaskCancelledError(self._job.task_id.hex()))
 
     def fail(self, data: bytes) -> None:
         """Store the failure `data` (an envelope) in every return that is still open; end the task.
@@ -215,24 +224,77 @@ class Returns:
         shown = self._job.stream_log() if self._job.attempt else []
         count = 0
         while True:
-            if pauses:
-                self._job.wait_for_stream_room()
+            failure = self._wait_for_room() if pauses else b""
+            if failure:
+                break
             stored, failure = self._store_next(items, None)
             if stored is None:
                 if count < len(shown):
                     failure = self._missing(count, failure)
                 break
-            if count >= len(shown):
-                stored.fingerprint()
-                self._job.append(stored)
-            elif stored.fingerprint() != shown[count]:
-                failure = self._inconsistent(count, "is another value than the one")
+            failure = self._append(stored, count, shown)
+            if failure:
                 break
             del stored  # one that nobody wants must not wait for the next one to give way
             count += 1
         if failure:
             self._close(items)
         self._end_stream(failure)
+
+    async def deliver_async(self, items: Any, *, pauses: bool) -> None:
+        """Append the values of an async generator to the stream, as _deliver_stream does."""
+        try:
+            failure = await self._drive(items, pauses=pauses)
+            if failure:
+                with contextlib.suppress(BaseException):
+                    await items.aclose()
+            self._end_stream(failure)
+        except StrandedError:
+            pass
+
+    async def _drive(self, items: Any, *, pauses: bool) -> bytes:
+        """Append value by value; returns the failure that ended the stream, or b""."""
+        shown = self._job.stream_log() if self._job.attempt else []
+        count = 0
+        while True:
+            if pauses:
+                await asyncio.to_thread(self._job.wait_for_stream_room)
+            try:
+                value = await anext(items)
+            except StopAsyncIteration:
+                return self._missing(count, b"") if count < len(shown) else b""
+            except SystemExit:
+                raise
+            except asyncio.CancelledError:
+                return self._envelope(TaskCancelledError(self._job.task_id.hex()))
+            except BaseException as error:
+                return self._envelope_or_strand(error)
+            stored, failure = self._store(value)
+            if stored is not None:
+                failure = self._append(stored, count, shown)
+            if failure:
+                return failure
+            del stored, value
+            count += 1
+
+    def _wait_for_room(self) -> bytes:
+        """Wait until the consumer has taken enough; returns the failure if cancelled meanwhile."""
+        try:
+            self._job.wait_for_stream_room()
+        except KeyboardInterrupt as error:
+            return self._envelope(error)
+        return self._cancelled() if self._job.is_call and self._job.is_cancelled else b""
+
+    def _append(self, stored: _core.Stored, count: int, shown: list[int]) -> bytes:
+        """Append value `count`, unless an earlier attempt has; returns what is wrong with it."""
+        if self._job.is_call and self._job.is_cancelled:
+            return self._cancelled()
+        if count >= len(shown):
+            stored.fingerprint()
+            self._job.append(stored)
+        elif stored.fingerprint() != shown[count]:
+            return self._inconsistent(count, "is another value than the one")
+        return b""
 
     def _end_stream(self, failure: bytes) -> None:
         """Append `failure`, if there is one, and end the task.
@@ -380,7 +442,7 @@ class Returns:
     def _envelope_or_strand(self, error: BaseException) -> bytes:
         """Return the failure for an exception of the user's code, unless it is to be retried."""
         data = self._envelope(error)
-        if self._may_retry() and self._wants_retry(error):
+        if self._may_retry() and self._wants_retry(error) and not self._job.is_cancelled:
             _print(
                 f"Task {self._name} raised (attempt {self._job.attempt + 1}); it will be run "
                 f"again:\n{error_text(data)}"

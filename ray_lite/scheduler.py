@@ -9,8 +9,8 @@ is decided in C, by the limits that were written on these instructions.
     Joined   │                    ┌─► StartWorker
     Exited   ├──► handle(event) ──┼─► DismissWorker
     Loaded   │                    ├─► Requeue, Fail, Finish
-    Stranded │                    ├─► SetGrowable, SetDepthFirst
-    Ticked ──┘                    └─► Warn
+    Stranded │                    ├─► FailCancelled, FailOrphan, FailUnavailable, Bury
+    Ticked ──┘                    └─► SetGrowable, SetDepthFirst, Warn
 """
 
 from dataclasses import dataclass, field
@@ -45,12 +45,13 @@ class Loaded:
     workers: int  # that have joined
     idle: int  # of them, that have no task
     blocked: int  # of them, whose task waits and has lent its CPU
+    actors: int = 0  # of them, that are actors and take no more tasks
     infeasible: str | None = None  # which task wants more than there is, and what
 
 
 @dataclass(frozen=True, slots=True)
 class Stranded:
-    """A task has lost its worker, or raised an exception that its options say to retry."""
+    """A task has lost its worker, is to be run again, was cancelled, or calls a dead actor."""
 
     task: int  # the supervisor's name for it
     name: str
@@ -60,6 +61,11 @@ class Stranded:
     nreturns: int
     raised: bool
     cause: str = ""  # how the worker ended
+    cancelled: bool = False
+    is_actor: bool = False
+    killed: bool = False  # an actor that is not to be restarted
+    is_call: bool = False
+    orphaned: bool = False  # a call whose actor is dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,36 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class FailCancelled:
+    """Fail what is open of the task, as cancelled."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailOrphan:
+    """Fail what is open of the call with the reason of its actor's death."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailUnavailable:
+    """Fail what is open of the call: its actor's process died, and is being replaced."""
+
+    task: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """The actor is dead for good, for this reason."""
+
+    task: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetGrowable:
     """Have the core ring, or not, when a task finds every worker occupied."""
 
@@ -124,7 +160,18 @@ class Warn:
 
 
 Instruction: TypeAlias = (
-    StartWorker | DismissWorker | Requeue | Finish | Fail | SetGrowable | SetDepthFirst | Warn
+    StartWorker
+    | DismissWorker
+    | Requeue
+    | Finish
+    | Fail
+    | FailCancelled
+    | FailOrphan
+    | FailUnavailable
+    | Bury
+    | SetGrowable
+    | SetDepthFirst
+    | Warn
 )
 
 
@@ -157,6 +204,11 @@ class Scheduler:
         return min(max(self.base, 1), MOST_KEPT)
 
     @property
+    def pool(self) -> int:
+        """How many workers are there to take tasks."""
+        return len(self.joined) - self.load.actors
+
+    @property
     def most_active(self) -> int:
         """How many workers may be at work at once; those whose task waits do not count."""
         return min(max(4 * self.base, MOST_KEPT), MAX_WORKERS)
@@ -184,6 +236,7 @@ class Scheduler:
                     *self._warn_of_nesting(),
                     *self._set_depth_first(),
                     *self._grow(),
+                    *self._refill(),
                 ]
             case Stranded():
                 return [self._judge(event)]
@@ -210,8 +263,9 @@ class Scheduler:
         return [Warn(f"{START_FAILURES} workers in a row ended before they could take a task")]
 
     def _refill(self) -> list[Instruction]:
-        """Replace a worker that is to be kept."""
-        missing = self.kept - len(self.joined) - self.starting
+        """Replace a worker that is to be kept, and has died or become an actor."""
+        room = MAX_WORKERS - len(self.joined) - self.starting
+        missing = min(self.kept - self.pool - self.starting, room)
         instructions: list[Instruction] = [StartWorker() for _ in range(max(missing, 0))]
         self.starting += len(instructions)
         return instructions + self._set_growable()
@@ -225,7 +279,7 @@ class Scheduler:
         return [StartWorker(), *self._set_growable()]
 
     def _may_grow(self) -> bool:
-        active = len(self.joined) - self.load.blocked
+        active = self.pool - self.load.blocked
         return active < self.most_active and len(self.joined) + self.starting < MAX_WORKERS
 
     def _set_growable(self) -> list[Instruction]:
@@ -257,7 +311,7 @@ class Scheduler:
 
     def _shrink(self) -> list[Instruction]:
         """Dismiss a worker that was started while others waited, once it has idled long enough."""
-        surplus = len(self.joined) > self.kept and self.load.idle > 0
+        surplus = self.pool > self.kept and self.load.idle > 0
         self.idle_ticks = self.idle_ticks + 1 if surplus else 0
         if self.idle_ticks < IDLE_TICKS:
             return []
@@ -268,11 +322,23 @@ class Scheduler:
 
     def _judge(self, task: Stranded) -> Instruction:
         """Decide about a stranded task."""
+        if task.is_actor:
+            return self._judge_actor(task)
+        if task.orphaned:
+            return FailOrphan(task.task)
+        if task.cancelled:
+            return FailCancelled(task.task)
         if task.open_returns == 0 and task.nreturns > 0 and not task.raised:
             return Finish(task.task)
         if task.max_retries < 0 or task.attempt < task.max_retries:
             return Requeue(task.task)
         attempts = task.attempt + 1
+        if task.is_call and not task.raised:
+            return FailUnavailable(
+                task.task,
+                f"{task.cause or 'its process died'} while it ran {task.name}. The actor is being "
+                "restarted: call again, or give max_task_retries=... to have it done",
+            )
         return Fail(
             task.task,
             f"Task {task.name} ended with its worker: {task.cause or 'the worker died'} "
@@ -283,6 +349,15 @@ class Scheduler:
                 else "Give max_retries=... to have it run again"
             ),
         )
+
+    def _judge_actor(self, actor: Stranded) -> Instruction:
+        """Restart an actor whose process died, or bury it."""
+        if actor.killed:
+            return Bury(actor.task, "it was killed by `ray.kill`")
+        if actor.max_retries < 0 or actor.attempt < actor.max_retries:
+            return Requeue(actor.task)
+        restarts = f"; it was restarted {actor.attempt} times" if actor.attempt else ""
+        return Bury(actor.task, f"its process died: {actor.cause or 'killed'}{restarts}")
 
     def _warn_of_infeasible(self, load: Loaded) -> list[Instruction]:
         if load.infeasible is None or load.infeasible in self.warned:

@@ -14,6 +14,7 @@ import contextlib
 import copyreg
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -33,6 +35,7 @@ from ray_lite.exceptions import RaySystemError, error_from_code
 START_TIMEOUT: Final = 60.0  # seconds until the supervisor must have answered
 STOP_TIMEOUT: Final = 10.0  # seconds until a supervisor that does not stop is killed
 MARK: Final = "RAY_LITE_SESSION"  # environment variable that all of a session's processes carry
+CANCEL_SIGNAL: Final = signal.SIGRTMIN + 3  # to a worker: a task of yours has been cancelled
 STORE_PATIENCE: Final = 10.0  # seconds that a full store may go without a byte freed
 
 # What the supervisor's interpreter runs: its imports come from where the driver's came from.
@@ -70,6 +73,12 @@ class Connection:
     info: dict[str, Any] = field(default_factory=dict)
     #: Who keeps something of this session, and so its memory, until told to forget.
     keepers: "weakref.WeakSet[Keeper]" = field(default_factory=weakref.WeakSet)
+    #: What the actor is that this process is, and its task; None in every other process.
+    actor: "tuple[Any, _core.Job] | None" = None
+
+
+#: The task that the code which runs now is part of.
+current_job: Final[ContextVar[_core.Job | None]] = ContextVar("current_job", default=None)
 
 
 class _Process:
@@ -127,6 +136,7 @@ def open_session(options: InitOptions) -> Connection:
     capacity = options.object_store_memory or default_store_size()
     check_store_size(capacity)
     num_cpus = usable_cpus() if options.num_cpus is None else options.num_cpus
+    namespace = options.namespace or str(uuid.uuid4())
     segments = _core.Segments.create(capacity)
     bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -135,13 +145,13 @@ def open_session(options: InitOptions) -> Connection:
         supervisor = _start_supervisor([*segments.fds, bell], theirs, env_vars)
     connection = None
     try:
-        _tell(mine, _session_config(options, segments.fds, bell, num_cpus))
+        _tell(mine, _session_config(options, segments.fds, bell, num_cpus, namespace))
         peer = os.pidfd_open(supervisor.pid)
         core = _core.Session(segments, _core.ROLE_DRIVER, bell, peer, STORE_PATIENCE)
         connection = Connection(
             core=core,
             is_worker=False,
-            namespace=options.namespace or str(uuid.uuid4()),
+            namespace=namespace,
             supervisor=supervisor,
             control=mine,
             fds=[bell, peer],
@@ -186,7 +196,7 @@ def _start_supervisor(
 
 
 def _session_config(
-    options: InitOptions, fds: tuple[int, int], bell: int, num_cpus: int
+    options: InitOptions, fds: tuple[int, int], bell: int, num_cpus: int, namespace: str
 ) -> dict[str, Any]:
     """Return what the supervisor is told first."""
     return {
@@ -196,7 +206,7 @@ def _session_config(
         "driver_pid": os.getpid(),
         "num_cpus": num_cpus,
         "log_to_driver": options.log_to_driver,
-        "namespace": options.namespace or "",
+        "namespace": namespace,
         "patience": STORE_PATIENCE,
         "environment": _blas.unpinned({**os.environ, **options.env_vars}),
     }
@@ -298,6 +308,13 @@ def join_as_worker(core: _core.Session, namespace: str) -> Connection:
     connection = Connection(core=core, is_worker=True, namespace=namespace)
     _process.connection = connection
     return connection
+
+
+def become_actor(info: Any, job: _core.Job) -> None:
+    """Make this worker the actor that `job` is."""
+    assert _process.connection is not None
+    _process.connection.actor = info, job
+    _process.connection.namespace = info.namespace
 
 
 # ---- references outside the store; forks ----

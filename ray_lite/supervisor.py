@@ -20,8 +20,17 @@ from typing import Any, Final
 from ray_lite import _core, janitor, logs, session, worker
 from ray_lite import scheduler as sched
 from ray_lite._blas import set_blas_threads
+from ray_lite._codec import encode
 from ray_lite._values import store_failure
-from ray_lite.exceptions import WorkerCrashedError, dumps_error, error_text
+from ray_lite.actor_worker import ACTOR_ID_HEX, died_text
+from ray_lite.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    TaskCancelledError,
+    WorkerCrashedError,
+    dumps_error,
+    error_text,
+)
 
 TICK: Final = 1.0  # seconds
 PR_SET_PDEATHSIG: Final = 1
@@ -120,6 +129,7 @@ class Supervisor:
         for _, pid, role, _ in self._core.slots():
             if role == _core.ROLE_WORKER:
                 self._welcome(pid)
+        self._carry_out_orders()
         load = self._core.load()
         if load["stranded"]:
             self._judge_stranded()
@@ -131,6 +141,7 @@ class Supervisor:
                 load["workers"],
                 load["idle"],
                 load["blocked"],
+                load["actors"],
                 self._describe_infeasible(load["infeasible"]),
             )
         )
@@ -169,6 +180,17 @@ class Supervisor:
                     self._tasks.pop(task).conclude([])
                 case sched.Fail(task, message):
                     self._fail(self._tasks.pop(task), message)
+                case sched.FailCancelled(task):
+                    self._fail_with(self._tasks.pop(task), TaskCancelledError())
+                case sched.FailOrphan(task):
+                    job = self._tasks.pop(task)
+                    self._fail_with_data(job, self._core.read(_actor_of(job)))
+                case sched.FailUnavailable(task, message):
+                    job = self._tasks.pop(task)
+                    actor_id = _actor_of(job).hex()[:ACTOR_ID_HEX]
+                    self._fail_with(job, ActorUnavailableError(message, actor_id))
+                case sched.Bury(task, reason):
+                    self._bury_actor(self._tasks.pop(task), reason)
                 case sched.SetGrowable(growable):
                     self._core.set_growable(growable)
                 case sched.SetDepthFirst(depth_first):
@@ -221,9 +243,18 @@ class Supervisor:
             os._exit(status)
 
     def _dismiss_worker(self) -> None:
-        workers = [slot for slot, _, role, _ in self._core.slots() if role == _core.ROLE_WORKER]
-        if workers:
-            self._core.dismiss(workers[-1])
+        idle = self._core.idle_slots()
+        if idle:
+            self._core.dismiss(idle[-1])
+
+    def _carry_out_orders(self) -> None:
+        """Kill or signal the workers whose task was cancelled, or whose actor is to die."""
+        workers = set(self._workers.values())
+        for slot, kill in self._core.orders():
+            pid = self._core.pid_of(slot)
+            if pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL if kill else session.CANCEL_SIGNAL)
 
     def _bury(self, pidfd: int) -> None:
         """A worker has died: reap it, give back what it held, decide about its task."""
@@ -244,7 +275,9 @@ class Supervisor:
     # ---- tasks ----
 
     def _judge_stranded(self) -> None:
-        for job, open_returns, raised in self._core.stranded():
+        # Actors first: what becomes of a call depends on whether its actor is dead.
+        stranded = sorted(self._core.stranded(), key=lambda item: not item[0].is_actor)
+        for job, open_returns, raised in stranded:
             key = id(job)
             self._tasks[key] = job
             self._decide(
@@ -257,14 +290,31 @@ class Supervisor:
                     job.nreturns,
                     raised,
                     self._cause,
+                    cancelled=job.was_cancelled,
+                    is_actor=job.is_actor,
+                    killed=job.kill == _core.KILL_FOR_EVER or job.why_stranded == _core.WITHDRAWN,
+                    is_call=job.is_call,
+                    orphaned=job.is_call and self._core.is_ready(_actor_of(job)),
                 )
             )
 
     def _fail(self, job: _core.Job, message: str) -> None:
         """Put the failure in every return that is still open; print it if there is none."""
-        data = dumps_error(WorkerCrashedError(message))
         if job.nreturns == 0:
             self._say(message)
+        self._fail_with(job, WorkerCrashedError(message))
+
+    def _bury_actor(self, job: _core.Job, reason: str) -> None:
+        """Seal the object that stands for an actor with the reason of its death."""
+        actor_id = job.return_ref(0).hex()[:ACTOR_ID_HEX]
+        text = died_text(job.name, actor_id, self._config.namespace, reason, None)
+        certificate = dumps_error(ActorDiedError(text, actor_id=actor_id))
+        job.conclude([self._core.store(encode(certificate))])
+
+    def _fail_with(self, job: _core.Job, error: BaseException) -> None:
+        self._fail_with_data(job, dumps_error(error))
+
+    def _fail_with_data(self, job: _core.Job, data: bytes) -> None:
         count = len(job.open_returns())
         job.conclude([store_failure(self._core, data) for _ in range(count)])
 
@@ -340,6 +390,12 @@ class Supervisor:
         if not select.select([self._log_pidfd], [], [], 2.0)[0]:
             os.kill(self._log_pid, signal.SIGKILL)
         os.waitpid(self._log_pid, 0)
+
+
+def _actor_of(job: _core.Job) -> _core.ObjectRef[Any]:
+    actor = job.actor()
+    assert actor is not None
+    return actor
 
 
 def _close_all_but(keep: set[int]) -> None:

@@ -1,0 +1,591 @@
+"""@remote on classes: actors, as their callers see them.
+
+Owns the classes that a user touches (ActorClass, ActorHandle, ActorMethod), what a process must
+know of an actor's class to call it (ActorInfo), names, `kill` and `exit_actor`. It must not know
+how an actor's process serves calls (actor_worker.py).
+
+    C.remote() ──► a task that is the actor ──► ActorHandle: holds the object that stands for it
+    handle.m.remote() ──► a call, in the actor's mailbox ──► ObjectRef, list, ObjectRefGenerator
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar, final
+
+import cloudpickle
+
+from ray_lite import api, session
+from ray_lite._codec import encode, encode_call
+from ray_lite._core import Id, ObjectRef
+from ray_lite._options import NumReturns
+from ray_lite._actor_options import (
+    ActorOptions,
+    MethodOptions,
+    parse_actor_options,
+    parse_method_options,
+)
+from ray_lite.exceptions import ActorHandleNotFoundError, RaySystemError
+from ray_lite.remote import Mode, Prepared, Signature, export_function, submit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_GROUP: Final = "_default"
+ASYNC_CONCURRENCY: Final = 1000  # coroutines of an async actor that are under way at once
+ACTOR_ID_NBYTES: Final = 16
+_OPTIONS: Final = "__ray_method_options__"
+
+
+class ActorClassInheritanceException(TypeError):
+    """A class derives from what `@remote` made of a class."""
+
+
+# ---- what a process must know of an actor's class ----
+
+
+class MethodInfo(NamedTuple):
+    """How a method may be called."""
+
+    parameters: tuple[tuple[str, int, bool], ...]  # name, kind, whether there is a default
+    options: MethodOptions
+    is_generator: bool
+
+
+class ActorInfo(NamedTuple):
+    """An actor's class and options, without the class; stored beside it."""
+
+    name: str
+    module: str
+    methods: dict[str, MethodInfo]
+    is_async: bool
+    groups: dict[str, int]  # concurrency group: calls under way at once; the default one first
+    max_task_retries: int
+    namespace: str
+    actor_name: str
+    env_vars: dict[str, str]
+    backpressure: int | None  # of the streams of its generator methods
+
+    @property
+    def is_threaded(self) -> bool:
+        """Whether calls run in threads, so that several may run at once."""
+        return not self.is_async and list(self.groups.values()) != [1]
+
+    def group_index(self, method: str, group: str | None) -> int:
+        """Return which of the groups is meant; None is the default one.
+
+        Raises:
+            ValueError: There is no such group.
+        """
+        names = list(self.groups)
+        if group is not None and group not in names:
+            raise ValueError(
+                f"{self.name}.{method}: no concurrency group {group!r}; the class has {names[1:]}"
+            )
+        return names.index(group or DEFAULT_GROUP)
+
+
+def _inspect_class(cls: type, options: ActorOptions) -> ActorInfo:
+    methods = {name: _inspect_method(cls, name, value) for name, value in _functions_of(cls)}
+    methods |= {name: _BUILT_IN for name in ("__ray_ready__", "__ray_terminate__")}
+    methods["__ray_call__"] = _BUILT_IN_CALL
+    is_async = any(
+        inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value)
+        for _, value in _functions_of(cls)
+    )
+    default = ASYNC_CONCURRENCY if is_async else 1
+    info = ActorInfo(
+        name=cls.__name__,
+        module=cls.__module__,
+        methods=methods,
+        is_async=is_async,
+        groups={
+            DEFAULT_GROUP: options.max_concurrency or default,
+            **(options.concurrency_groups or {}),
+        },
+        max_task_retries=options.max_task_retries,
+        namespace=options.namespace or "",
+        actor_name=options.name or "",
+        env_vars=options.env_vars(),
+        backpressure=options.actor_generator_backpressure_num_objects,
+    )
+    for name, method in methods.items():
+        info.group_index(name, method.options.concurrency_group)
+    return info
+
+
+def _functions_of(cls: type) -> list[tuple[str, Any]]:
+    return inspect.getmembers(cls, lambda value: inspect.isfunction(value) or inspect.ismethod(value))
+
+
+def _inspect_method(cls: type, name: str, function: Any) -> MethodInfo:
+    parameters = list(inspect.signature(function).parameters.values())
+    takes_self = inspect.isfunction(function) and not isinstance(
+        inspect.getattr_static(cls, name), staticmethod
+    )
+    generator = _is_generator(function)
+    given = getattr(function, _OPTIONS, {})
+    return MethodInfo(
+        tuple((p.name, int(p.kind), p.default is not p.empty) for p in parameters[takes_self:]),
+        parse_method_options(given, decorator=True, is_generator=generator),
+        generator,
+    )
+
+
+def _is_generator(function: Any) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+_BUILT_IN: Final = MethodInfo((), MethodOptions(), False)
+_BUILT_IN_CALL: Final = MethodInfo(
+    (
+        ("function", int(inspect.Parameter.POSITIONAL_ONLY), False),
+        ("args", int(inspect.Parameter.VAR_POSITIONAL), False),
+        ("kwargs", int(inspect.Parameter.VAR_KEYWORD), False),
+    ),
+    MethodOptions(),
+    False,
+)
+
+
+def _signature_of(method: MethodInfo) -> Signature:
+    return Signature(
+        inspect.Signature(
+            [
+                inspect.Parameter(
+                    name,
+                    inspect._ParameterKind(kind),
+                    default=None if has_default else inspect.Parameter.empty,
+                )
+                for name, kind, has_default in method.parameters
+            ]
+        )
+    )
+
+
+def method(**options: Any) -> Callable[[F], F]:
+    """Give a method of an actor class its options: `@method(num_returns=2)`.
+
+    Args:
+        **options: num_returns, concurrency_group, max_task_retries, retry_exceptions,
+            _generator_backpressure_num_objects, ...
+
+    Raises:
+        AssertionError: No option, or one that no method has, as in Ray.
+        ValueError: A value out of range.
+    """
+    assert options, "@method() needs at least one option, such as num_returns=2"
+
+    def decorate(function: F) -> F:
+        parse_method_options(options, decorator=True, is_generator=_is_generator(function))
+        setattr(function, _OPTIONS, options)
+        return function
+
+    return decorate
+
+
+# ---- classes ----
+
+
+class ActorClass:
+    """What `@remote` makes of a class; `.remote(...)` makes an actor of it."""
+
+    _class: type
+    _options: ActorOptions
+
+    def __init__(self, *args: Any) -> None:
+        """Raise ActorClassInheritanceException: somebody derives from a decorated class."""
+        if args:
+            raise ActorClassInheritanceException(
+                f"{args[0]} derives from the actor class {type(self).__name__}, which is not "
+                "supported: derive from the plain class, and decorate both"
+            )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise TypeError: it is `.remote()` that makes an actor."""
+        name = self._class.__name__
+        raise TypeError(
+            f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'."
+        )
+
+    def __repr__(self) -> str:
+        """Return the class's name."""
+        return f"{type(self).__name__}"
+
+    def remote(self, *args: Any, **kwargs: Any) -> "ActorHandle":
+        """Start an actor; returns at once, before it is constructed.
+
+        Args:
+            *args: For the constructor. A top-level ObjectRef arrives as its value.
+            **kwargs: As args.
+
+        Raises:
+            TypeError: The arguments do not fit the constructor, or cannot be pickled.
+            ActorAlreadyExistsError: Its name is taken.
+        """
+        return _make_actor(self._class, self._options, args, kwargs)
+
+    def options(self, **options: Any) -> "_ActorClassWithOptions":
+        """Return a wrapper whose `.remote` uses these options over the decorator's."""
+        return _ActorClassWithOptions(self._class, parse_actor_options(options, base=self._options))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it from the plain class."""
+        return _wrap_class, (self._class, self._options)
+
+
+@final
+class _ActorClassWithOptions:
+    """What `.options()` returns: `.remote` and no more."""
+
+    def __init__(self, cls: type, options: ActorOptions) -> None:
+        self._class = cls
+        self._options = options
+
+    def remote(self, *args: Any, **kwargs: Any) -> "ActorHandle":
+        """Start an actor; see ActorClass.remote."""
+        return _make_actor(self._class, self._options, args, kwargs)
+
+
+def make_actor_class(cls: type, options: dict[str, Any]) -> ActorClass:
+    """Return what `@remote(**options)` makes of `cls`."""
+    return _wrap_class(cls, parse_actor_options(options))
+
+
+def _wrap_class(cls: type, options: ActorOptions) -> ActorClass:
+    # A class of its own, so that deriving from it calls __init__ with a name, bases and a body.
+    wrapper: ActorClass = type(f"ActorClass({cls.__name__})", (ActorClass,), {})()
+    wrapper._class = cls
+    wrapper._options = options
+    wrapper.__doc__ = cls.__doc__
+    wrapper.__module__ = cls.__module__
+    return wrapper
+
+
+def _make_actor(
+    cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> "ActorHandle":
+    connection = api.connect()
+    core = connection.core
+    options.check_at_call()
+    if options.name == "":
+        raise ValueError("name must not be empty; leave it out for an actor without a name")
+    if options.get_if_exists and not options.name:
+        raise ValueError("get_if_exists=True needs a name to look for; give name=...")
+    _constructor_signature(cls).check(args, kwargs)
+    space = options.namespace or connection.namespace
+    if options.get_if_exists and options.name:
+        found = _find(connection, space, options.name)
+        if found is not None:
+            return found
+    info = _inspect_class(cls, options)._replace(namespace=space)
+    export = _export(connection, cls, info)
+    try:
+        encoded = encode_call(args, kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"Could not serialize the argument of the actor {cls.__module__}.{cls.__qualname__}: "
+            f"{error}"
+        ) from error
+    ordered = options.allow_out_of_order_execution is not True and (
+        options.allow_out_of_order_execution is False or not (info.is_async or info.is_threaded)
+    )
+    ref = core.submit_actor(
+        export,
+        encoded,
+        core.scheduling_class(options.demand()),
+        info.name.encode(),
+        options.max_restarts,
+        0,
+        info.actor_name.encode(),
+        space.encode(),
+        ordered,
+        options.lifetime == "detached",
+        max(options.max_pending_calls, 0),
+    )
+    return ActorHandle(ref, export, info)
+
+
+def _constructor_signature(cls: type) -> Signature:
+    try:
+        signature = inspect.signature(cls)
+    except ValueError:  # of a class written in C
+        return Signature(inspect.signature(lambda *args, **kwargs: None))
+    return Signature(signature)
+
+
+def _export(connection: session.Connection, cls: type, info: ActorInfo) -> ObjectRef[Any]:
+    """Store the class and what there is to know of it, once a session for the same options."""
+    key = (cls, repr(info))
+    ref: ObjectRef[Any] | None = connection.cache.get(key)
+    if ref is None:
+        try:
+            pickled = cloudpickle.dumps(cls)
+            encoded = encode((pickled, tuple(info)))
+        except TypeError as error:
+            raise TypeError(
+                f"Could not serialize the actor class {cls.__module__}.{cls.__qualname__}: {error}"
+            ) from error
+        ref = connection.core.put(encoded)
+        connection.cache[key] = ref
+    return ref
+
+
+# ---- handles ----
+
+
+@final
+class ActorHandle:
+    """Calls an actor: `handle.method.remote(...)`. The actor lives while somebody has a handle.
+
+    Equality and hash go by the actor. It can be passed to tasks and actors.
+
+    Args:
+        ref: The object that stands for the actor.
+        export: The stored class.
+        info: What is known of it.
+    """
+
+    def __init__(self, ref: ObjectRef[Any], export: ObjectRef[Any], info: ActorInfo) -> None:
+        """Keep them."""
+        self._ref = ref
+        self._export = export
+        self._info = info
+        #: How each method is called, made at its first use.
+        self._prepared: dict[str, tuple[Prepared, Signature]] = {}
+
+    @property
+    def _actor_id(self) -> Id:
+        """Return the actor's id, 16 bytes."""
+        return Id(self._ref.binary()[:ACTOR_ID_NBYTES])
+
+    def __getattr__(self, name: str) -> "ActorMethod":
+        """Return the method of that name, for `.remote()`."""
+        if name not in self.__dict__.get("_info", _NO_INFO).methods:
+            raise AttributeError(f"'ActorHandle' object has no attribute '{name}'")
+        return ActorMethod(self, name)
+
+    def __dir__(self) -> list[str]:
+        """Return the names of the public methods."""
+        return [name for name in self._info.methods if not name.startswith("_")]
+
+    def __repr__(self) -> str:
+        """Return the class's name and the actor's id."""
+        return f"Actor({self._info.name}, {self._actor_id.hex()})"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both call the same actor."""
+        return isinstance(other, ActorHandle) and self._ref == other._ref
+
+    def __hash__(self) -> int:
+        """Return a hash of the actor's id."""
+        return hash(self._ref)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make a handle of the same actor elsewhere."""
+        return _restore_handle, (self._ref, self._export)
+
+
+_NO_INFO: Final = ActorInfo("", "", {}, False, {DEFAULT_GROUP: 1}, 0, "", "", {}, None)
+
+
+def _restore_handle(ref: ObjectRef[Any], export: ObjectRef[Any]) -> ActorHandle:
+    connection = session.current()
+    if connection is None:
+        raise ValueError("a handle of an actor arrived in a process that is in no session")
+    return ActorHandle(ref, export, _info_of(connection, export))
+
+
+def _info_of(connection: session.Connection, export: ObjectRef[Any]) -> ActorInfo:
+    info: ActorInfo | None = connection.cache.get(export)
+    if info is None:
+        info = ActorInfo(*connection.core.read(export)[1])
+        connection.cache[export] = info
+    return info
+
+
+@final
+class ActorMethod:
+    """A method of an actor, for `.remote()`."""
+
+    def __init__(self, handle: ActorHandle, name: str) -> None:
+        """Keep the actor reachable."""
+        self._handle = handle
+        self._name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise TypeError: it is `.remote()` that calls the method."""
+        raise TypeError(
+            f"Actor methods cannot be called directly. Instead of running "
+            f"'object.{self._name}()', try 'object.{self._name}.remote()'."
+        )
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit one call and return at once.
+
+        Returns:
+            As a task: an ObjectRef, a list of them, None, or an ObjectRefGenerator.
+
+        Raises:
+            TypeError: The arguments do not fit the method, or cannot be pickled.
+            PendingCallsLimitExceeded: The actor has max_pending_calls calls already.
+        """
+        handle = self._handle
+        prepared = handle._prepared.get(self._name)
+        if prepared is None:
+            prepared = _prepare(handle, self._name, handle._info.methods[self._name].options)
+            handle._prepared[self._name] = prepared
+        return _call(handle, prepared, args, kwargs)
+
+    def options(self, **options: Any) -> "_MethodWithOptions":
+        """Return a wrapper whose `.remote` uses these options over the method's."""
+        info = self._handle._info.methods[self._name]
+        given = parse_method_options(
+            options, decorator=False, is_generator=info.is_generator, base=info.options
+        )
+        return _MethodWithOptions(self._handle, self._name, given)
+
+
+@final
+class _MethodWithOptions:
+    """What `.options()` of a method returns: `.remote` and no more."""
+
+    def __init__(self, handle: ActorHandle, name: str, options: MethodOptions) -> None:
+        self._handle = handle
+        self._prepared = _prepare(handle, name, options)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit one call; see ActorMethod.remote."""
+        return _call(self._handle, self._prepared, args, kwargs)
+
+
+def _prepare(
+    handle: ActorHandle, name: str, options: MethodOptions
+) -> tuple[Prepared, Signature]:
+    """Put all of a call but its arguments into the core's terms."""
+    connection = api.connect()
+    info, method = handle._info, handle._info.methods[name]
+    returns: NumReturns = (
+        options.num_returns
+        if options.num_returns is not None
+        else ("streaming" if method.is_generator else 1)
+    )
+    limit = options.generator_backpressure_num_objects or info.backpressure or 0
+    retries = info.max_task_retries if options.max_task_retries is None else options.max_task_retries
+    mode = Mode.DYNAMIC if returns == "dynamic" else Mode(0)
+    if returns == "streaming" and limit:
+        mode |= Mode.PAUSES
+    title = f"{info.name}.{name}"
+    if options.name:
+        mode |= Mode.NAMED
+    nreturns = 1 if isinstance(returns, str) else returns
+    prepared = Prepared(
+        connection,
+        export_function(connection, name, title, options.retry_exceptions or False),
+        connection.core.scheduling_class({}),
+        nreturns,
+        (options.name or title).encode(),
+        retries,
+        int(mode),
+        limit if returns == "streaming" else -1,
+        nreturns == 1,
+        info.group_index(name, options.concurrency_group),
+    )
+    return prepared, _signature_of(method)
+
+
+def _call(
+    handle: ActorHandle,
+    prepared: tuple[Prepared, Signature],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    how, signature = prepared
+    signature.check(args, kwargs)
+    if how.connection.core.is_over or how.connection is not session.current():
+        raise RaySystemError(
+            f"Failed to submit a call to {handle!r}: Can't find actor, its session has ended. "
+            "Make a new actor"
+        )
+    return submit(how, f"{handle._info.module}.{how.name.decode()}", args, kwargs, handle._ref)
+
+
+# ---- names, kill, exit ----
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """Return a handle of the actor called `name`.
+
+    Raises:
+        ValueError: There is none in that namespace (None: the session's), or `name` is empty.
+        TypeError: `name` is not a str.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"get_actor() takes a name, not {type(name).__name__}")
+    if not name:
+        raise ValueError("get_actor(''): Please supply a non-empty value to get_actor")
+    connection = api.connect()
+    space = namespace or connection.namespace
+    handle = _find(connection, space, name)
+    if handle is None:
+        raise ValueError(
+            f"Failed to look up actor with name '{name}' in namespace '{space}': there is none, it "
+            "was never made or has died; list_named_actors() shows those there are"
+        )
+    return handle
+
+
+def _find(connection: session.Connection, space: str, name: str) -> ActorHandle | None:
+    found = connection.core.find_actor(space, name)
+    if found is None:
+        return None
+    ref, export = found
+    return ActorHandle(ref, export, _info_of(connection, export))
+
+
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+    """Return the names of this namespace's actors, or {"name", "namespace"} of all of them."""
+    connection = api.connect()
+    names = connection.core.actor_names()
+    if all_namespaces:
+        return [{"name": name, "namespace": space} for space, name in names]
+    return [name for space, name in names if space == connection.namespace]
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """Kill an actor's process; its calls, present and future, raise ActorDiedError.
+
+    Args:
+        actor: Its handle. Harmless if it is dead already.
+        no_restart: False: it is restarted if its max_restarts allows.
+
+    Raises:
+        ValueError: Not a handle.
+        ActorHandleNotFoundError: A handle of a session that has ended.
+    """
+    if not isinstance(actor, ActorHandle):
+        raise ValueError(
+            f"ray.kill() only supported for actors. Got: {type(actor).__name__}; use cancel() for "
+            "tasks"
+        )
+    core = api.connect().core
+    try:
+        core.kill_actor(actor._ref, no_restart)
+    except ValueError as error:
+        raise ActorHandleNotFoundError(
+            f"{actor!r} was made in a session that has ended, so there is nothing to kill"
+        ) from error
+
+
+class ActorExit(SystemExit):
+    """exit_actor() was called: the actor ends, for good."""
+
+
+def exit_actor() -> NoReturn:
+    """End the actor that runs this, for good; in-flight and later calls raise ActorDiedError.
+
+    Raises:
+        TypeError: Called outside an actor.
+    """
+    connection = session.current()
+    if connection is None or connection.actor is None:
+        raise TypeError("exit_actor() called outside an actor: it ends the actor that calls it")
+    raise ActorExit(0)
