@@ -45,8 +45,8 @@ class Loaded:
     workers: int  # that have joined
     idle: int  # of them, that have no task
     blocked: int  # of them, whose task waits and has lent its CPU
-    actors: int = 0  # of them, that are actors and take no more tasks
     infeasible: str | None = None  # which task wants more than there is, and what
+    actors: int = 0  # of the workers, that are actors and take no more tasks
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,8 +141,8 @@ class Supervisor:
                 load["workers"],
                 load["idle"],
                 load["blocked"],
-                load["actors"],
                 self._describe_infeasible(load["infeasible"]),
+                load["actors"],
             )
         )
 

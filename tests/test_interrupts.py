@@ -165,12 +165,12 @@ def interrupt_at_line(n: int, mark: str) -> None:
     import sys
 
     left = [n]
-    files = ("returns.py", "worker.py")
+    files = ("returns.py", "runner.py", "worker.py")
 
     def trace(frame: Any, event: str, arg: object) -> Any:
         if not frame.f_code.co_filename.endswith(files):
             return None
-        if event == "call" and frame.f_code.co_name == "_run_job":
+        if event == "call" and frame.f_code.co_qualname == "Runner.run":
             sys.settrace(None)
             return None
         if event == "line":

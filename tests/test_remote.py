@@ -12,7 +12,7 @@ import pytest
 from support import MIB
 
 import ray_lite as ray
-from ray_lite.remote import RemoteFunction, _Signature
+from ray_lite.remote import RemoteFunction, Signature
 from ray_lite.session import Connection
 
 
@@ -100,7 +100,7 @@ def test_remote_function_can_be_captured_passed_and_called_in_a_task(session: Co
 def test_argument_that_cannot_be_pickled_raises_type_error_with_the_functions_name(
     session: Connection,
 ) -> None:
-    with pytest.raises(TypeError, match=r"argument of a task .*at_module_level"):
+    with pytest.raises(TypeError, match=r"argument for a task or actor .*at_module_level"):
         at_module_level.remote(threading.Lock())
 
 
@@ -201,6 +201,6 @@ def test_signature_check_agrees_with_python(
         function(*args, **kwargs)
     except TypeError:
         with pytest.raises(TypeError):
-            _Signature(function).check(args, kwargs)
+            Signature(inspect.signature(function)).check(args, kwargs)
     else:
-        _Signature(function).check(args, kwargs)
+        Signature(inspect.signature(function)).check(args, kwargs)

@@ -54,6 +54,8 @@ class Job:
     """A task that writes a journal, maybe with values that an earlier attempt has shown."""
 
     fills_stream = False
+    is_call = False
+    is_cancelled = False
 
     def __init__(
         self, nreturns: int, shown: Iterable[Any] = (), max_retries: int = 0, attempt: int = 0

@@ -4,6 +4,7 @@ Small tasks and big ones, tasks and their own tasks; and failures that nobody as
 many values.
 """
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -164,7 +165,7 @@ def test_failures_that_were_asked_for_together_are_not_reported_as_unheard(
 
 
 @pytest.mark.session(num_cpus=1)
-def test_environment_of_a_single_task_is_not_ignored_in_silence(session: Connection) -> None:
-    task = ray.remote(lambda: 1).options(runtime_env={"env_vars": {"A": "2"}})
-    with pytest.warns(UserWarning, match="no effect yet"):
-        assert ray.get(task.remote()) == 1
+def test_environment_of_a_single_task_is_its_own(session: Connection) -> None:
+    look = ray.remote(lambda: os.environ.get("OF_ONE_TASK"))
+    of_one = look.options(runtime_env={"env_vars": {"OF_ONE_TASK": "2"}})
+    assert ray.get([look.remote(), of_one.remote(), look.remote()]) == [None, "2", None]

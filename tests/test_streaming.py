@@ -210,6 +210,8 @@ class FullTables:
     """A session and a job at once, whose tables have room for no item; keeps what ends the task."""
 
     fills_stream = True
+    is_call = False
+    is_cancelled = False
     attempt = 0
 
     def __init__(self) -> None:
