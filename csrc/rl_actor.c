@@ -32,8 +32,8 @@ int rl_actor_check_spec(const rl_mapping *m, const rl_actor_spec *spec)
 
 uint32_t rl_actor_make(rl_mapping *m, uint32_t task, const rl_actor_spec *spec)
 {
-    uint32_t i = rl_table_take(&m->control->actors, m->actors, sizeof(rl_actor),
-                               offsetof(rl_actor, next));
+    uint32_t i =
+        rl_table_take(&m->control->actors, m->actors, sizeof(rl_actor), offsetof(rl_actor, next));
     rl_actor *a = &m->actors[i];
     *a = (rl_actor){.task = task,
                     .head = RL_NIL,
@@ -222,7 +222,8 @@ static const char *check_mailbox(const rl_mapping *m, const rl_actor *a)
     uint64_t seq = 0;
     uint32_t last = RL_NIL, n = 0;
     for (uint32_t i = a->head; i != RL_NIL; i = m->tasks[i].next) {
-        if (i >= m->control->tasks.high_water || ++n > a->calls) return "actor: broken mailbox (A2)";
+        if (i >= m->control->tasks.high_water || ++n > a->calls)
+            return "actor: broken mailbox (A2)";
         const rl_task *t = &m->tasks[i];
         uint32_t state = atomic_load(&t->state) & RL_TASK_STATE;
         if (state != RL_TASK_WAITING && state != RL_TASK_READY) {

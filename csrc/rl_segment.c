@@ -194,8 +194,8 @@ static int check_header(const rl_control *c, uint64_t control_size, uint64_t dat
     int placed = place_tables(&plan, &n) == control_size && is_placed(&c->slots, &plan.slots) &&
                  is_placed(&c->classes, &plan.classes) && is_placed(&c->blocks, &plan.blocks) &&
                  is_placed(&c->objects, &plan.objects) && is_placed(&c->tasks, &plan.tasks) &&
-                 is_placed(&c->streams, &plan.streams) && is_placed(&c->actors, &plan.actors) && is_placed(&c->chunks, &plan.chunks) &&
-                 is_placed(&c->edges, &plan.edges);
+                 is_placed(&c->streams, &plan.streams) && is_placed(&c->actors, &plan.actors) &&
+                 is_placed(&c->chunks, &plan.chunks) && is_placed(&c->edges, &plan.edges);
     return placed ? 0 : RL_ELAYOUT;
 }
 

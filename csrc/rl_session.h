@@ -30,7 +30,8 @@ typedef struct rl_session {
     _Atomic uint32_t *local; /* [objects.capacity]: references that this process holds */
     _Atomic uint8_t *warm;   /* one bit a 64 KiB of DATA: in this process's page table */
     pthread_t runner;        /* the thread that took the task: only its sleep lends the CPU */
-    _Atomic uint64_t running; /* seq of the task that it runs, the parent of what it submits; or 0 */
+    _Atomic uint64_t
+        running; /* seq of the task that it runs, the parent of what it submits; or 0 */
     size_t local_nbytes;
     size_t warm_nbytes;
     _Atomic uint32_t sections;   /* entered so far; counted by debug builds only */

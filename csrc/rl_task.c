@@ -588,9 +588,8 @@ static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
     out->cancel = atomic_load_explicit(&t->cancel, memory_order_relaxed);
     out->class_ = t->class_;
     out->is_actor = t->mailbox != RL_NIL;
-    out->kill = out->is_actor
-                    ? atomic_load_explicit(&m->actors[t->mailbox].kill, memory_order_relaxed)
-                    : 0;
+    out->kill =
+        out->is_actor ? atomic_load_explicit(&m->actors[t->mailbox].kill, memory_order_relaxed) : 0;
     memcpy(out->name, t->name, sizeof out->name);
     if (t->args == RL_NIL) memcpy(out->bytes, t->bytes, t->nbytes);
 }

@@ -51,8 +51,8 @@ typedef struct rl_spec {
     rl_handle args; /* object with the arguments; index RL_NIL: inline */
     int32_t max_retries;
     uint32_t options;
-    uint32_t streams;      /* 1: it fills a stream too */
-    uint32_t stream_limit; /* most untaken items before it is to pause; 0 = any number */
+    uint32_t streams;           /* 1: it fills a stream too */
+    uint32_t stream_limit;      /* most untaken items before it is to pause; 0 = any number */
     const rl_actor_spec *makes; /* it is an actor; NULL: it is none */
     const rl_handle *actor;     /* it calls this one, whose object the caller holds; NULL: none */
     uint32_t group;             /* of the actor's threads that are to run the call */
@@ -68,7 +68,7 @@ typedef struct rl_job {
     uint32_t attempt, nreturns, nrefs, ndeps, kind, nbytes, options;
     uint32_t stranded, cancel; /* RL_TASK_RAISED ..., RL_CANCEL ... */
     uint32_t class_;
-    uint32_t is_actor, kill;   /* 1: it is an actor; how that is to be killed, RL_KILL ... */
+    uint32_t is_actor, kill; /* 1: it is an actor; how that is to be killed, RL_KILL ... */
     int32_t max_retries;
     char name[RL_TASK_NAME];
     uint8_t bytes[RL_TASK_INLINE];

@@ -20,8 +20,8 @@ from ray_lite._options import (
     parse_flag,
     parse_integer_from,
     parse_mapping_of_text,
-    parse_number,
     parse_num_returns,
+    parse_number,
     parse_resources,
     parse_retry_exceptions,
     parse_runtime_env,
@@ -105,9 +105,7 @@ def parse_actor_options(
     unknown = [key for key in options if key not in _ACTOR_PARSERS]
     if unknown:
         valid = sorted(_ACTOR_PARSERS)
-        raise ValueError(
-            f"Invalid option keyword {unknown[0]} for actors. Valid ones are {valid}."
-        )
+        raise ValueError(f"Invalid option keyword {unknown[0]} for actors. Valid ones are {valid}.")
     if base is not None and "concurrency_groups" in options:
         raise ValueError(
             "concurrency_groups belong to the class, so .options() cannot set them; give them to "
@@ -167,9 +165,7 @@ def parse_method_options(
 
 def _lifetime(key: str, value: object) -> str:
     if value not in _LIFETIMES:
-        raise ValueError(
-            f"{key} must be None, or one of {list(_LIFETIMES)}, not {value!r}"
-        )
+        raise ValueError(f"{key} must be None, or one of {list(_LIFETIMES)}, not {value!r}")
     return str(value)
 
 

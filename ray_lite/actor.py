@@ -12,18 +12,16 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar, final
 
-import cloudpickle
-
 from ray_lite import api, session
-from ray_lite._codec import encode, encode_call
-from ray_lite._core import Id, ObjectRef
-from ray_lite._options import NumReturns
 from ray_lite._actor_options import (
     ActorOptions,
     MethodOptions,
     parse_actor_options,
     parse_method_options,
 )
+from ray_lite._codec import encode, encode_call
+from ray_lite._core import Id, ObjectRef
+from ray_lite._options import NumReturns
 from ray_lite.exceptions import ActorHandleNotFoundError, RaySystemError
 from ray_lite.remote import Mode, Prepared, Signature, export_function, submit
 
@@ -113,7 +111,9 @@ def _inspect_class(cls: type, options: ActorOptions) -> ActorInfo:
 
 
 def _functions_of(cls: type) -> list[tuple[str, Any]]:
-    return inspect.getmembers(cls, lambda value: inspect.isfunction(value) or inspect.ismethod(value))
+    return inspect.getmembers(
+        cls, lambda value: inspect.isfunction(value) or inspect.ismethod(value)
+    )
 
 
 def _inspect_method(cls: type, name: str, function: Any) -> MethodInfo:
@@ -318,13 +318,13 @@ def _export(connection: session.Connection, cls: type, info: ActorInfo) -> Objec
     ref: ObjectRef[Any] | None = connection.cache.get(key)
     if ref is None:
         try:
-            pickled = cloudpickle.dumps(cls)
-            encoded = encode((pickled, tuple(info)))
+            encoded = encode(cls)
         except TypeError as error:
             raise TypeError(
                 f"Could not serialize the actor class {cls.__module__}.{cls.__qualname__}: {error}"
             ) from error
-        ref = connection.core.put(encoded)
+        # The class is an object of its own: only the actor's process has need to load it.
+        ref = connection.core.put(encode((connection.core.put(encoded), tuple(info))))
         connection.cache[key] = ref
     return ref
 
@@ -457,9 +457,7 @@ class _MethodWithOptions:
         return _call(self._handle, self._prepared, args, kwargs)
 
 
-def _prepare(
-    handle: ActorHandle, name: str, options: MethodOptions
-) -> tuple[Prepared, Signature]:
+def _prepare(handle: ActorHandle, name: str, options: MethodOptions) -> tuple[Prepared, Signature]:
     """Put all of a call but its arguments into the core's terms."""
     connection = api.connect()
     info, method = handle._info, handle._info.methods[name]
@@ -469,7 +467,9 @@ def _prepare(
         else ("streaming" if method.is_generator else 1)
     )
     limit = options.generator_backpressure_num_objects or info.backpressure or 0
-    retries = info.max_task_retries if options.max_task_retries is None else options.max_task_retries
+    retries = (
+        info.max_task_retries if options.max_task_retries is None else options.max_task_retries
+    )
     mode = Mode.DYNAMIC if returns == "dynamic" else Mode(0)
     if returns == "streaming" and limit:
         mode |= Mode.PAUSES

@@ -8,9 +8,9 @@ know how callers name it (actor.py), nor whether it is restarted (scheduler.py).
 """
 
 import asyncio
+import contextlib
 import inspect
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -49,8 +49,7 @@ class ActorWorker:
         self._core = core
         self._job = job
         self._set_title = set_title
-        pickled_class, info = job.function()
-        self._pickled_class: bytes = pickled_class
+        self._class, info = job.function()
         self._info = ActorInfo(*info)
         self._instance: Any = None
         self._runner = Runner(core, self._method_of)
@@ -79,9 +78,9 @@ class ActorWorker:
     def _construct(self) -> bool:
         """Make the instance; False: that failed, and the actor is dead."""
         name = f"{self._info.name}.__init__"
-        failure, args, kwargs = b"", (), {}
+        failure = b""
         try:
-            cls = pickle.loads(self._pickled_class)
+            cls = self._core.read(self._class)
             failure, args, kwargs = read_arguments(self._core, self._job, name)
             if not failure:
                 self._instance = cls(*args, **kwargs)
@@ -97,7 +96,7 @@ class ActorWorker:
 
     def _describe(self, cls: type) -> str:
         """Return what marks the actor's output: its own repr, or its class's name."""
-        if cls.__repr__ is object.__repr__:
+        if getattr(cls, "__repr__", None) is object.__repr__:
             return self._info.name
         try:
             return repr(self._instance)
@@ -138,10 +137,8 @@ class ActorWorker:
             thread.join()
 
     def _serve_quietly(self, group: int) -> None:
-        try:
+        with contextlib.suppress(RaySystemError):  # the session is over
             self._serve(group)
-        except RaySystemError:
-            pass  # the session is over
 
     # ---- the end ----
 
@@ -155,7 +152,10 @@ class ActorWorker:
                 dumps_error(
                     ActorDiedError(
                         died_text(
-                            self._info.name, self._actor_id(), self._info.namespace, reason,
+                            self._info.name,
+                            self._actor_id(),
+                            self._info.namespace,
+                            reason,
                             os.getpid(),
                         ),
                         actor_id=self._actor_id(),

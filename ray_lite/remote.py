@@ -209,8 +209,7 @@ def submit(
         encoded = encode_call(args, kwargs)
     except TypeError as error:
         raise TypeError(
-            "Could not serialize the argument for a task or actor "
-            f"{_where(function)}: {error}"
+            f"Could not serialize the argument for a task or actor {_where(function)}: {error}"
         ) from error
     refs = prepared.connection.core.submit(
         prepared.function,
@@ -291,7 +290,9 @@ def export_function(
         try:
             encoded = encode((function, name, retry_exceptions, max_calls, dict(env_vars)))
         except TypeError as error:
-            raise TypeError(f"Could not serialize the function {_where(function)}: {error}") from error
+            raise TypeError(
+                f"Could not serialize the function {_where(function)}: {error}"
+            ) from error
         ref = connection.core.put(encoded)
         connection.cache[key] = ref
     return ref

@@ -113,7 +113,7 @@ class Returns:
         return result, failure
 
     def _cancelled(self) -> bytes:
-        """Return the failure of a call that nobody could interrupt, but whose value is not wanted."""
+        """Return the failure of a call that could not be interrupted; nobody wants its value."""
         return dumps_error(TaskCancelledError(self._job.task_id.hex()))
 
     def fail(self, data: bytes) -> None:

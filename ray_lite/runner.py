@@ -52,7 +52,9 @@ class Runner:
         resolve: The callable that an export stands for.
     """
 
-    def __init__(self, core: _core.Session, resolve: Callable[[Export], Callable[..., Any]]) -> None:
+    def __init__(
+        self, core: _core.Session, resolve: Callable[[Export], Callable[..., Any]]
+    ) -> None:
         """Start with no function loaded."""
         self._core = core
         self._resolve = resolve

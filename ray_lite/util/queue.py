@@ -36,7 +36,7 @@ class _QueueActor:
         """Whether there was room in time."""
         try:
             await asyncio.wait_for(self._queue.put(item), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return False
         return True
 
@@ -44,7 +44,7 @@ class _QueueActor:
         """(whether there was an item in time, the item)."""
         try:
             return True, await asyncio.wait_for(self._queue.get(), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return False, None
 
     async def put_nowait_batch(self, items: list[Any]) -> int:
@@ -150,7 +150,8 @@ class Queue:
         there = ray.get(self.actor.put_nowait_batch.remote(batch))
         if there >= 0:
             raise Full(
-                f"Cannot add {len(batch)} items to queue of size {there} and maxsize {self.maxsize}."
+                f"Cannot add {len(batch)} items to queue of size {there} and maxsize "
+                f"{self.maxsize}."
             )
 
     def get_nowait_batch(self, num_items: int) -> list[Any]:
