@@ -173,6 +173,7 @@ def method(**options: Any) -> Callable[[F], F]:
         ValueError: A value out of range.
     """
     assert options, "@method() needs at least one option, such as num_returns=2"
+    parse_method_options(options, decorator=True, is_generator=True)
 
     def decorate(function: F) -> F:
         parse_method_options(options, decorator=True, is_generator=_is_generator(function))

@@ -283,7 +283,9 @@ class Returns:
             self._job.wait_for_stream_room()
         except KeyboardInterrupt as error:
             return self._envelope(error)
-        return self._cancelled() if self._job.is_call and self._job.is_cancelled else b""
+        if not self._job.is_cancelled:
+            return b""
+        return self._cancelled() if self._job.is_call else self._envelope(KeyboardInterrupt())
 
     def _append(self, stored: _core.Stored, count: int, shown: list[int]) -> bytes:
         """Append value `count`, unless an earlier attempt has; returns what is wrong with it."""

@@ -35,16 +35,21 @@ class _QueueActor:
     async def put(self, item: Any, timeout: float | None = None) -> bool:
         """Whether there was room in time."""
         try:
-            await asyncio.wait_for(self._queue.put(item), timeout)
-        except TimeoutError:
+            if timeout == 0:
+                self._queue.put_nowait(item)
+            else:
+                await asyncio.wait_for(self._queue.put(item), timeout)
+        except (TimeoutError, asyncio.QueueFull):
             return False
         return True
 
     async def get(self, timeout: float | None = None) -> tuple[bool, Any]:
         """(whether there was an item in time, the item)."""
         try:
+            if timeout == 0:
+                return True, self._queue.get_nowait()
             return True, await asyncio.wait_for(self._queue.get(), timeout)
-        except TimeoutError:
+        except (TimeoutError, asyncio.QueueEmpty):
             return False, None
 
     async def put_nowait_batch(self, items: list[Any]) -> int:

@@ -1,0 +1,342 @@
+"""cancel: tasks, generators and actors' calls, before and while they run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from .support import Attempts, Gate
+
+LONG = 60  # seconds, that no case waits
+
+
+def sleeper(ray: ModuleType, **options: Any) -> Any:
+    """Return a task that says that it runs, and sleeps; `then` is what an interrupt leads to."""
+
+    def sleep(begun, ended=None, then=None):
+        open(begun).close()
+        try:
+            time.sleep(LONG)
+        except KeyboardInterrupt:
+            if then == "swallow":
+                return "swallowed"
+            if then == "convert":
+                raise ValueError("converted") from None
+            raise
+        finally:
+            if ended:
+                open(ended, "w").close()
+
+    return ray.remote(**options)(sleep) if options else ray.remote(sleep)
+
+
+def assert_cancelled(ray: ModuleType, ref: Any, *, ran: bool) -> None:
+    """Check that `get` says so: of a task that ran as its error, of another plainly."""
+    with pytest.raises(ray.exceptions.TaskCancelledError) as caught:
+        ray.get(ref, timeout=30)
+    assert isinstance(caught.value, ray.exceptions.RayTaskError) == ran
+
+
+def test_running_task_is_interrupted_and_its_finally_runs(
+    ray: ModuleType, gate: Gate, tmp_path: Any
+) -> None:
+    ended = tmp_path / "ended"
+    ref = sleeper(ray).remote(gate.path, str(ended))
+    gate.meet()
+    ray.cancel(ref)
+    assert_cancelled(ray, ref, ran=True)
+    assert ended.exists()
+
+
+def test_swallowed_interrupt_lets_the_value_through(ray: ModuleType, gate: Gate) -> None:
+    ref = sleeper(ray).remote(gate.path, None, "swallow")
+    gate.meet()
+    ray.cancel(ref)
+    assert ray.get(ref, timeout=30) == "swallowed"
+
+
+def test_interrupt_turned_into_an_exception_arrives_as_that(ray: ModuleType, gate: Gate) -> None:
+    ref = sleeper(ray, max_retries=0).remote(gate.path, None, "convert")
+    gate.meet()
+    ray.cancel(ref)
+    with pytest.raises(ValueError, match="converted"):
+        ray.get(ref, timeout=30)
+
+
+def test_cancelled_task_is_not_retried(ray: ModuleType, gate: Gate, attempts: Attempts) -> None:
+    begin = attempts.begin
+
+    @ray.remote(max_retries=3, retry_exceptions=True)
+    def task(path):
+        begin()
+        open(path).close()
+        time.sleep(LONG)
+
+    ref = task.remote(gate.path)
+    gate.meet()
+    ray.cancel(ref)
+    assert_cancelled(ray, ref, ran=True)
+    assert attempts.made() == 1
+
+
+def test_forced_cancel_kills_the_worker_and_says_so_plainly(ray: ModuleType, gate: Gate) -> None:
+    ref = sleeper(ray).remote(gate.path, None, "swallow")
+    gate.meet()
+    ray.cancel(ref, force=True)
+    assert_cancelled(ray, ref, ran=False)
+
+
+def test_task_in_the_queue_never_runs(ray: ModuleType, gate: Gate, attempts: Attempts) -> None:
+    begin = attempts.begin
+    holder = ray.remote(resources={"token": 1}, num_cpus=0)(lambda path: open(path).close())
+    held = holder.remote(gate.path)
+    ref = ray.remote(resources={"token": 1}, num_cpus=0)(lambda: begin()).remote()
+    ray.cancel(ref)
+    assert_cancelled(ray, ref, ran=False)
+    gate.meet()
+    ray.get(held)
+    assert attempts.made() == 0
+
+
+def test_task_that_waits_for_an_argument_never_runs(
+    ray: ModuleType, gate: Gate, attempts: Attempts
+) -> None:
+    begin = attempts.begin
+    slow = ray.remote(lambda path: open(path).close()).remote(gate.path)
+    ref = ray.remote(lambda x: begin()).remote(slow)
+    ray.cancel(ref)
+    assert_cancelled(ray, ref, ran=False)
+    gate.meet()
+    ray.get(slow)
+    assert attempts.made() == 0
+
+
+def test_finished_task_keeps_its_value(ray: ModuleType) -> None:
+    ref = ray.remote(lambda: 7).remote()
+    assert ray.get(ref) == 7
+    ray.cancel(ref)
+    ray.cancel(ref)
+    assert ray.get(ref) == 7
+
+
+def test_put_is_left_alone(ray: ModuleType) -> None:
+    ref = ray.put(7)
+    ray.cancel(ref)
+    assert ray.get(ref) == 7
+
+
+def test_dependent_of_a_cancelled_task_is_cancelled(ray: ModuleType, gate: Gate) -> None:
+    ref = sleeper(ray).remote(gate.path)
+    dependent = ray.remote(lambda x: x).remote(ref)
+    gate.meet()
+    ray.cancel(ref)
+    assert_cancelled(ray, dependent, ran=True)
+
+
+def test_one_of_two_references_cancels_both(ray: ModuleType, gate: Gate) -> None:
+    first, second = sleeper(ray, num_returns=2).remote(gate.path)
+    gate.meet()
+    ray.cancel(first)
+    assert_cancelled(ray, first, ran=True)
+    assert_cancelled(ray, second, ran=True)
+
+
+@pytest.mark.parametrize("what", [3, "ref", None])
+def test_what_is_no_reference_is_a_type_error(ray: ModuleType, what: Any) -> None:
+    with pytest.raises(TypeError):
+        ray.cancel(what)
+
+
+def test_task_that_raises_keyboard_interrupt_is_cancelled(ray: ModuleType) -> None:
+    @ray.remote
+    def interrupt():
+        raise KeyboardInterrupt
+
+    assert_cancelled(ray, interrupt.remote(), ran=True)
+
+
+def test_children_are_cancelled_too(
+    ray: ModuleType, new_gate: Callable[[], Gate], tmp_path: Any
+) -> None:
+    child_begun, ended = new_gate(), tmp_path / "ended"
+    child = sleeper(ray, num_cpus=0)
+
+    @ray.remote(num_cpus=0)
+    def parent(begun, ended):
+        ray.get(child.remote(begun, ended))
+
+    ref = parent.remote(child_begun.path, str(ended))
+    child_begun.meet()
+    ray.cancel(ref)
+    assert_cancelled(ray, ref, ran=True)
+    wait_for(ended)
+
+
+def test_children_run_on_where_asked_for(
+    ray: ModuleType, new_gate: Callable[[], Gate], tmp_path: Any
+) -> None:
+    child_begun, child_end, ended = new_gate(), new_gate(), tmp_path / "ended"
+
+    @ray.remote(num_cpus=0)
+    def child(begun, end, ended):
+        open(begun).close()
+        open(end).close()
+        open(ended, "w").close()
+
+    @ray.remote(num_cpus=0)
+    def parent(*paths):
+        ray.get(child.remote(*paths))
+
+    ref = parent.remote(child_begun.path, child_end.path, str(ended))
+    child_begun.meet()
+    ray.cancel(ref, recursive=False)
+    assert_cancelled(ray, ref, ran=True)
+    assert not ended.exists()
+    child_end.meet()
+    wait_for(ended)
+
+
+def wait_for(path: Any) -> None:
+    """Wait until the file is there."""
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} never came"
+        time.sleep(0.01)
+
+
+# ---- generators ----
+
+
+def stream_class(ray: ModuleType, **options: Any) -> Any:
+    """Return a generator task that yields once and then sleeps."""
+
+    def generate(begun=None):
+        yield 1
+        if begun:
+            open(begun).close()
+        time.sleep(LONG)
+        yield 2
+
+    return ray.remote(**options)(generate) if options else ray.remote(generate)
+
+
+@pytest.mark.parametrize("by", ["generator", "item", "completed"])
+def test_running_generator_ends_with_the_cancel(ray: ModuleType, gate: Gate, by: str) -> None:
+    stream = stream_class(ray).remote(gate.path)
+    item = next(stream)
+    gate.meet()
+    ray.cancel({"generator": stream, "item": item, "completed": stream.completed()}[by])
+    assert ray.get(item) == 1
+    assert_cancelled(ray, next(stream), ran=True)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_paused_generator_is_cancelled(ray: ModuleType) -> None:
+    @ray.remote(_generator_backpressure_num_objects=1)
+    def generate():
+        yield 1
+        yield 2
+
+    stream = generate.remote()
+    ray.wait([stream], timeout=30)
+    ray.cancel(stream)
+    refs = list(stream)
+    assert ray.get(refs[0]) == 1
+    assert_cancelled(ray, refs[-1], ran=True)
+
+
+def test_pending_generator_ends_with_the_cancel(ray: ModuleType, gate: Gate) -> None:
+    slow = ray.remote(lambda path: open(path).close()).remote(gate.path)
+    stream = stream_class(ray).remote(slow)
+    ray.cancel(stream)
+    assert_cancelled(ray, next(stream), ran=False)
+    with pytest.raises(StopIteration):
+        next(stream)
+    gate.meet()
+
+
+# ---- actors ----
+
+
+def actor_class(ray: ModuleType, **options: Any) -> Any:
+    """Return an actor class with a method that waits at a gate."""
+
+    class Waits:
+        def wait(self, begun, end):
+            open(begun).close()
+            open(end).close()
+            return ray.get_runtime_context().is_canceled()
+
+        def quick(self):
+            return "quick"
+
+    return ray.remote(**options)(Waits) if options else ray.remote(Waits)
+
+
+def test_queued_call_never_runs(ray: ModuleType, new_gate: Callable[[], Gate]) -> None:
+    begun, end = new_gate(), new_gate()
+    actor = actor_class(ray).remote()
+    running = actor.wait.remote(begun.path, end.path)
+    begun.meet()
+    queued, later = actor.quick.remote(), actor.quick.remote()
+    ray.cancel(queued)
+    assert_cancelled(ray, queued, ran=False)
+    end.meet()
+    assert ray.get(running, timeout=30) is False
+    assert ray.get(later, timeout=30) == "quick"
+
+
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}])
+def test_running_call_is_not_interrupted_but_its_value_is_not_kept(
+    ray: ModuleType, new_gate: Callable[[], Gate], options: dict[str, Any]
+) -> None:
+    begun, end = new_gate(), new_gate()
+    actor = actor_class(ray, **options).remote()
+    running = actor.wait.remote(begun.path, end.path)
+    begun.meet()
+    ray.cancel(running)
+    end.meet()
+    assert_cancelled(ray, running, ran=False)
+    assert ray.get(actor.quick.remote(), timeout=30) == "quick"
+
+
+def test_force_is_refused_for_a_call(ray: ModuleType, new_gate: Callable[[], Gate]) -> None:
+    begun, end = new_gate(), new_gate()
+    running = actor_class(ray).remote().wait.remote(begun.path, end.path)
+    begun.meet()
+    with pytest.raises(ValueError, match="force=True is not supported for actor tasks"):
+        ray.cancel(running, force=True)
+    end.meet()
+    ray.get(running, timeout=30)
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_running_coroutine_is_cancelled(ray: ModuleType, gate: Gate, swallows: bool) -> None:
+    @ray.remote
+    class Async:
+        async def wait(self, begun, swallows):
+            open(begun).close()
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                if swallows:
+                    return "swallowed"
+                raise
+
+        async def quick(self):
+            return "quick"
+
+    actor = Async.remote()
+    running = actor.wait.remote(gate.path, swallows)
+    gate.meet()
+    ray.cancel(running)
+    assert_cancelled(ray, running, ran=True)
+    assert ray.get(actor.quick.remote(), timeout=30) == "quick"

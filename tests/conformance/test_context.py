@@ -1,0 +1,263 @@
+"""The runtime context, the one node, environment variables, and the helpers of `util`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from .support import Gate
+
+
+def test_task_knows_its_own_names_and_ids(ray: ModuleType) -> None:
+    @ray.remote
+    def look():
+        context = ray.get_runtime_context()
+        return (
+            context.get_task_id(),
+            context.get_task_name(),
+            context.get_actor_id(),
+            context.get_assigned_resources(),
+            context.is_canceled(),
+        )
+
+    ref = look.remote()
+    assert ray.get(ref) == (ref.task_id().hex(), "look", None, {"CPU": 1.0}, False)
+    assert ray.get(look.options(name="other").remote())[1] == "other"
+
+
+def test_actor_knows_its_own_names_and_ids(ray: ModuleType) -> None:
+    @ray.remote
+    class Looks:
+        def look(self):
+            context = ray.get_runtime_context()
+            return (
+                context.get_actor_id(),
+                context.get_actor_name(),
+                context.get_task_name(),
+                context.get_assigned_resources(),
+            )
+
+        def me(self):
+            return ray.get_runtime_context().current_actor
+
+    actor = Looks.options(name="looks").remote()
+    assert ray.get(actor.look.remote()) == (actor._actor_id.hex(), "looks", "Looks.look", {})
+    assert ray.get(actor.me.remote()) == actor
+    unnamed = Looks.remote()
+    assert ray.get(unnamed.look.remote())[1] == ""
+
+
+def test_driver_runs_no_task(ray: ModuleType) -> None:
+    context = ray.get_runtime_context()
+    assert context.get_actor_id() is None
+    with pytest.raises(AssertionError):
+        context.get_assigned_resources()
+    with pytest.raises(RuntimeError):
+        context.is_canceled()
+
+
+def test_node_and_job_are_the_same_for_all(ray: ModuleType) -> None:
+    @ray.remote
+    def look():
+        context = ray.get_runtime_context()
+        return context.get_node_id(), context.get_job_id(), context.namespace
+
+    context = ray.get_runtime_context()
+    assert ray.get(look.remote()) == (
+        context.get_node_id(),
+        context.get_job_id(),
+        context.namespace,
+    )
+
+
+def test_one_node_is_alive_with_the_sessions_resources(ray: ModuleType) -> None:
+    (node,) = ray.nodes()
+    assert node["Alive"]
+    assert node["NodeID"] == ray.get_runtime_context().get_node_id()
+    assert node["Resources"]["CPU"] == 2.0
+    assert ray.cluster_resources()["CPU"] == 2.0
+    assert ray.cluster_resources()["token"] == 1.0
+
+
+def test_what_a_task_holds_is_not_available(ray: ModuleType, gate: Gate) -> None:
+    hold = ray.remote(num_cpus=0, resources={"token": 1})(lambda path: open(path).close())
+    ref = hold.remote(gate.path)
+    for _ in range(3000):
+        if "token" not in ray.available_resources():
+            break
+        ray.wait([ref], timeout=0.01)
+    assert "token" not in ray.available_resources()
+    gate.meet()
+    ray.get(ref)
+
+
+def test_environment_variables_of_a_task_and_an_actor(ray: ModuleType) -> None:
+    env = {"env_vars": {"CASE_VARIABLE": "set"}}
+    look = ray.remote(lambda: os.environ.get("CASE_VARIABLE"))
+    assert ray.get(look.options(runtime_env=env).remote(), timeout=60) == "set"
+
+    @ray.remote(runtime_env=env)
+    class Looks:
+        def __init__(self):
+            self.seen = os.environ.get("CASE_VARIABLE")
+
+        def look(self):
+            return self.seen, os.environ.get("CASE_VARIABLE")
+
+    assert ray.get(Looks.remote().look.remote(), timeout=60) == ("set", "set")
+
+
+def test_max_calls_ends_the_worker(ray: ModuleType) -> None:
+    pid = ray.remote(max_calls=1)(lambda: os.getpid())
+    pids = [ray.get(pid.remote()) for _ in range(3)]
+    assert len(set(pids)) == 3
+
+
+# ---- ActorPool ----
+
+
+@pytest.fixture
+def pool(ray: ModuleType) -> Any:
+    """A pool of two actors that double."""
+
+    @ray.remote
+    class Doubles:
+        def double(self, x):
+            return 2 * x
+
+        def wait(self, path):
+            if path:
+                open(path).close()
+            return path
+
+    return ray.util.ActorPool([Doubles.remote(), Doubles.remote()])
+
+
+def test_pool_maps_in_order(pool: Any) -> None:
+    assert list(pool.map(lambda a, v: a.double.remote(v), range(10))) == list(range(0, 20, 2))
+
+
+def test_pool_maps_in_any_order(pool: Any) -> None:
+    results = pool.map_unordered(lambda a, v: a.double.remote(v), range(10))
+    assert sorted(results) == list(range(0, 20, 2))
+
+
+def test_pool_hands_results_out_one_by_one(pool: Any) -> None:
+    for value in (1, 2, 3):
+        pool.submit(lambda a, v: a.double.remote(v), value)
+    assert [pool.get_next(), pool.get_next_unordered(), pool.get_next_unordered()] == [2, 4, 6]
+    assert not pool.has_next()
+    with pytest.raises(StopIteration):
+        pool.get_next()
+
+
+def test_pool_gives_up_at_the_timeout(pool: Any, gate: Gate) -> None:
+    pool.submit(lambda a, v: a.wait.remote(v), gate.path)
+    with pytest.raises(TimeoutError):
+        pool.get_next(timeout=0.1)
+    gate.meet()
+    assert pool.get_next(timeout=30) == gate.path
+
+
+def test_pool_lends_and_takes_actors(pool: Any) -> None:
+    assert pool.has_free()
+    first, second = pool.pop_idle(), pool.pop_idle()
+    assert pool.pop_idle() is None
+    pool.push(first)
+    with pytest.raises(ValueError):
+        pool.push(first)
+    pool.push(second)
+    assert list(pool.map(lambda a, v: a.double.remote(v), [1])) == [2]
+
+
+# ---- Queue ----
+
+
+def new_queue(ray: ModuleType, maxsize: int = 0) -> Any:
+    """Return a queue."""
+    import importlib
+
+    return importlib.import_module(f"{ray.__name__}.util.queue").Queue(maxsize)
+
+
+def errors_of_queue(ray: ModuleType) -> tuple[Any, Any]:
+    """Return Empty and Full."""
+    import importlib
+
+    module = importlib.import_module(f"{ray.__name__}.util.queue")
+    return module.Empty, module.Full
+
+
+def test_queue_is_first_in_first_out(ray: ModuleType) -> None:
+    queue = new_queue(ray)
+    for value in (1, 2, 3):
+        queue.put(value)
+    assert queue.qsize() == len(queue) == 3
+    assert [queue.get(), queue.get_nowait(), queue.get(timeout=30)] == [1, 2, 3]
+    assert queue.empty()
+
+
+def test_queue_says_when_it_is_empty_or_full(ray: ModuleType) -> None:
+    empty, full = errors_of_queue(ray)
+    queue = new_queue(ray, maxsize=1)
+    with pytest.raises(empty):
+        queue.get_nowait()
+    with pytest.raises(empty):
+        queue.get(timeout=0.1)
+    queue.put(1)
+    assert queue.full()
+    with pytest.raises(full):
+        queue.put_nowait(2)
+    with pytest.raises(full):
+        queue.put(2, timeout=0.1)
+    with pytest.raises(ValueError):
+        queue.put(2, timeout=-1)
+
+
+def test_queue_takes_and_gives_batches_as_a_whole(ray: ModuleType) -> None:
+    empty, full = errors_of_queue(ray)
+    queue = new_queue(ray, maxsize=3)
+    queue.put_nowait_batch([1, 2])
+    with pytest.raises(full):
+        queue.put_nowait_batch([3, 4])
+    with pytest.raises(empty):
+        queue.get_nowait_batch(3)
+    assert queue.get_nowait_batch(2) == [1, 2]
+
+
+def test_queue_is_shared_with_tasks(ray: ModuleType) -> None:
+    queue = new_queue(ray)
+
+    @ray.remote
+    def produce(queue):
+        for i in range(5):
+            queue.put(i)
+
+    done = produce.remote(queue)
+    assert [queue.get(timeout=30) for _ in range(5)] == list(range(5))
+    ray.get(done)
+
+
+def test_queue_waits_without_blocking_the_loop(ray: ModuleType) -> None:
+    queue = new_queue(ray)
+
+    async def run() -> Any:
+        getting = asyncio.ensure_future(queue.get_async())
+        await queue.put_async(3)
+        return await getting
+
+    assert asyncio.run(run()) == 3
+
+
+def test_queue_that_was_shut_down_is_gone(ray: ModuleType) -> None:
+    queue = new_queue(ray)
+    actor = queue.actor
+    queue.shutdown(force=True)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(actor.qsize.remote(), timeout=30)
