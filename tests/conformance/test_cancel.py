@@ -21,8 +21,8 @@ def sleeper(ray: ModuleType, **options: Any) -> Any:
     """Return a task that says that it runs, and sleeps; `then` is what an interrupt leads to."""
 
     def sleep(begun, ended=None, then=None):
-        open(begun).close()
         try:
+            open(begun).close()
             time.sleep(LONG)
         except KeyboardInterrupt:
             if then == "swallow":

@@ -1,0 +1,313 @@
+/* test_actor.c - actors: their mailboxes, who holds up whom, names, kills, and the end. */
+#include "harness.h"
+
+#include "rl_repair.h"
+
+static rig r;
+static rl_session worker, other;
+static rl_handle actor;
+static rl_job self;
+
+static rl_handle make(rl_session *s, const char *name, uint32_t flags, uint32_t most_calls)
+{
+    rl_handle out;
+    rl_actor_spec makes = {.name = name, .space = "", .flags = flags, .most_calls = most_calls};
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    spec.makes = &makes;
+    spec.max_retries = 1;
+    OK(&r.s, rl_task_submit(s, &spec, &out, NULL));
+    return out;
+}
+
+static void set_up(uint32_t flags, uint32_t most_calls)
+{
+    rig_make_sized(&r, 4 * MIB, &small_tables);
+    rig_join(&r, &worker);
+    rig_join(&r, &other);
+    actor = make(&r.s, "a", flags, most_calls);
+    OK(&r.s, rl_task_take(&worker, 0, &self));
+    CHECK(self.is_actor);
+}
+
+static int try_call(rl_session *s, const rl_handle *refs, uint32_t nrefs, rl_handle *out)
+{
+    rl_spec spec = rig_spec(&r, 1, refs, nrefs);
+    spec.actor = &actor;
+    int err = rl_task_submit(s, &spec, out, NULL);
+    CHECK_CLEAN(&r.s);
+    return err;
+}
+
+static rl_handle call(rl_session *s, const rl_handle *refs, uint32_t nrefs)
+{
+    rl_handle out;
+    CHECK_EQ(try_call(s, refs, nrefs, &out), 0);
+    return out;
+}
+
+static void release(rl_session *s, rl_handle h)
+{
+    rl_object_release(s, h);
+    CHECK_CLEAN(&r.s);
+}
+
+static int take_call(rl_job *job)
+{
+    int err = rl_task_take_call(&worker, self.task, 0, 0, job);
+    CHECK_CLEAN(&r.s);
+    return err;
+}
+
+static void finish(const rl_job *job, rl_handle out)
+{
+    rl_value none = {.kind = 1, .block = RL_NIL};
+    OK(&r.s, rl_task_finish(&worker, job->task, out, &none));
+}
+
+static void run_next(rl_handle expected)
+{
+    rl_job job;
+    rl_handle out;
+    CHECK_EQ(take_call(&job), 0);
+    CHECK_EQ(rl_task_returns(&worker, job.task, &out, 1), 0);
+    CHECK_EQ(out.index, expected.index);
+    finish(&job, expected);
+}
+
+/* The supervisor's judgement: all that is stranded fails. */
+static uint32_t fail_stranded(void)
+{
+    rl_job job;
+    uint32_t cursor = 0, open, n = 0;
+    int raised;
+    while (rl_task_next_stranded(&r.s, &cursor, &job, &open, &raised) == 0) {
+        uint8_t bytes[RL_INLINE];
+        rl_value failure = failure_value(1, bytes);
+        OK(&r.s, rl_task_conclude(&r.s, job.task, &failure, open));
+        n++;
+        cursor = 0;
+    }
+    rl_handle h;
+    while (rl_object_take_report(&r.s, &h) == 0) rl_object_release(&r.s, h);
+    return n;
+}
+
+static void end_actor(void)
+{
+    rl_value reason = {.kind = 1, .block = RL_NIL};
+    OK(&r.s, rl_task_conclude(&worker, self.task, &reason, 1));
+}
+
+static void tear_down(void)
+{
+    fail_stranded();
+    release(&r.s, actor);
+    const rl_table *actors = &r.map.control->actors;
+    CHECK_EQ(actors->nfree, actors->high_water);
+    leave_session(&worker);
+    leave_session(&other);
+    rig_check_empty(&r);
+    rig_drop(&r);
+}
+
+static void test_calls_run_in_the_order_of_submission(void)
+{
+    rl_handle calls[5];
+    set_up(RL_ACTOR_ORDERED, 0);
+    for (int i = 0; i < 5; i++) calls[i] = call(&r.s, NULL, 0);
+    for (int i = 0; i < 5; i++) run_next(calls[i]);
+    for (int i = 0; i < 5; i++) release(&r.s, calls[i]);
+    end_actor();
+    tear_down();
+}
+
+/* A task of the class, that never runs here: what waits for it waits. */
+static rl_handle never(void)
+{
+    rl_handle out;
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    OK(&r.s, rl_task_submit(&r.s, &spec, &out, NULL));
+    return out;
+}
+
+static void test_ordered_call_that_waits_holds_up_its_caller_and_no_other(void)
+{
+    rl_job job;
+    set_up(RL_ACTOR_ORDERED, 0);
+    rl_handle dependency = never();
+    rl_handle first = call(&r.s, &dependency, 1), second = call(&r.s, NULL, 0);
+    rl_handle others = call(&other, NULL, 0);
+    run_next(others);
+    CHECK_EQ(take_call(&job), RL_ETIMEDOUT);
+    OK(&r.s, rl_task_cancel(&r.s, dependency, 0, 0));
+    fail_stranded();
+    run_next(first);
+    run_next(second);
+    release(&other, others);
+    release(&r.s, first);
+    release(&r.s, second);
+    release(&r.s, dependency);
+    end_actor();
+    tear_down();
+}
+
+static void test_call_of_an_actor_without_order_overtakes_one_that_waits(void)
+{
+    set_up(0, 0);
+    rl_handle dependency = never();
+    rl_handle first = call(&r.s, &dependency, 1), second = call(&r.s, NULL, 0);
+    run_next(second);
+    OK(&r.s, rl_task_cancel(&r.s, dependency, 0, 0));
+    fail_stranded();
+    run_next(first);
+    release(&r.s, first);
+    release(&r.s, second);
+    release(&r.s, dependency);
+    end_actor();
+    tear_down();
+}
+
+static void test_actor_is_over_when_nobody_can_reach_it_and_no_call_is_left(void)
+{
+    rl_job job;
+    set_up(RL_ACTOR_ORDERED, 0);
+    rl_handle last = call(&other, NULL, 0);
+    release(&other, last);
+    rl_handle kept = actor;
+    rl_object_release(&r.s, actor);
+    CHECK_EQ(take_call(&job), 0);
+    rl_value none = {.kind = 1, .block = RL_NIL};
+    rl_handle out;
+    CHECK_EQ(rl_task_returns(&worker, job.task, &out, 1), 0);
+    OK(&r.s, rl_task_finish(&worker, job.task, out, &none));
+    CHECK_EQ(take_call(&job), RL_EEND);
+    end_actor();
+    actor = kept;
+    leave_session(&worker);
+    leave_session(&other);
+    rig_check_empty(&r);
+    rig_drop(&r);
+}
+
+static void test_detached_actor_is_not_over(void)
+{
+    rl_job job;
+    rl_handle found, function;
+    set_up(RL_ACTOR_ORDERED | RL_ACTOR_DETACHED, 0);
+    release(&r.s, actor);
+    CHECK_EQ(take_call(&job), RL_ETIMEDOUT);
+    CHECK_EQ(rl_actor_find(&r.s, "", "a", &found, &function), 0);
+    CHECK_EQ(found.index, actor.index);
+    end_actor();
+    tear_down();
+}
+
+static void test_names_are_unique_until_their_actor_is_killed(void)
+{
+    rl_handle out, found, function;
+    set_up(RL_ACTOR_ORDERED, 0);
+    rl_actor_spec makes = {.name = "a", .space = ""};
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    spec.makes = &makes;
+    CHECK_EQ(rl_task_submit(&r.s, &spec, &out, NULL), EEXIST);
+    makes.space = "elsewhere";
+    OK(&r.s, rl_task_submit(&r.s, &spec, &out, NULL));
+    CHECK_EQ(rl_actor_find(&r.s, "", "b", &found, &function), RL_ESTALE);
+    OK(&r.s, rl_actor_kill(&r.s, actor, RL_KILL_FOR_EVER));
+    CHECK_EQ(rl_actor_find(&r.s, "", "a", &found, &function), RL_ESTALE);
+    OK(&r.s, rl_actor_kill(&r.s, out, RL_KILL_FOR_EVER));
+    uint32_t cursor = 0, slot = 0, kills = 0;
+    int kill = 0;
+    while (rl_task_next_order(&r.s, &cursor, &slot, &kill) == 0)
+        kills += kill && slot == worker.slot;
+    CHECK_EQ(kills, 1);
+    CHECK_EQ(fail_stranded(), 1); /* the one that no process had */
+    release(&r.s, out);
+    end_actor();
+    tear_down();
+}
+
+static void test_calls_beyond_the_limit_are_refused(void)
+{
+    rl_handle out;
+    set_up(RL_ACTOR_ORDERED, 2);
+    rl_handle first = call(&r.s, NULL, 0), second = call(&r.s, NULL, 0);
+    CHECK_EQ(try_call(&r.s, NULL, 0, &out), EBUSY);
+    run_next(first);
+    rl_handle third = call(&r.s, NULL, 0);
+    run_next(second);
+    run_next(third);
+    release(&r.s, first);
+    release(&r.s, second);
+    release(&r.s, third);
+    end_actor();
+    tear_down();
+}
+
+static void test_restarted_actor_has_its_mailbox_still(void)
+{
+    rl_job job;
+    uint32_t cursor = 0, open;
+    int raised;
+    set_up(RL_ACTOR_ORDERED, 0);
+    rl_handle running = call(&r.s, NULL, 0), queued = call(&r.s, NULL, 0);
+    CHECK_EQ(take_call(&job), 0);
+    leave_session(&worker);
+    CHECK_CLEAN(&r.s);
+    rig_join(&r, &worker);
+    while (rl_task_next_stranded(&r.s, &cursor, &job, &open, &raised) == 0) {
+        OK(&r.s, rl_task_requeue(&r.s, job.task));
+    }
+    OK(&r.s, rl_task_take(&worker, 0, &self));
+    CHECK_EQ(self.attempt, 1);
+    run_next(running);
+    run_next(queued);
+    release(&r.s, running);
+    release(&r.s, queued);
+    end_actor();
+    tear_down();
+}
+
+static void test_calls_of_a_dead_actor_strand(void)
+{
+    set_up(RL_ACTOR_ORDERED, 0);
+    rl_handle before = call(&r.s, NULL, 0);
+    end_actor();
+    rl_handle after = call(&r.s, NULL, 0);
+    CHECK_EQ(r.map.control->stranded, 2);
+    CHECK_EQ(fail_stranded(), 2);
+    release(&r.s, before);
+    release(&r.s, after);
+    tear_down();
+}
+
+static void test_repair_finds_mailboxes_again(void)
+{
+    set_up(RL_ACTOR_ORDERED, 0);
+    rl_handle calls[4];
+    for (int i = 0; i < 4; i++) calls[i] = call(&r.s, NULL, 0);
+    rl_section section;
+    CHECK_EQ(rl_enter(&r.s, &section, RL_OP_CHECK), 0);
+    CHECK_EQ(rl_repair(&r.s), 0);
+    rl_leave(&section);
+    CHECK_CLEAN(&r.s);
+    for (int i = 0; i < 4; i++) run_next(calls[i]);
+    for (int i = 0; i < 4; i++) release(&r.s, calls[i]);
+    end_actor();
+    tear_down();
+}
+
+int main(void)
+{
+    RUN(test_calls_run_in_the_order_of_submission);
+    RUN(test_ordered_call_that_waits_holds_up_its_caller_and_no_other);
+    RUN(test_call_of_an_actor_without_order_overtakes_one_that_waits);
+    RUN(test_actor_is_over_when_nobody_can_reach_it_and_no_call_is_left);
+    RUN(test_detached_actor_is_not_over);
+    RUN(test_names_are_unique_until_their_actor_is_killed);
+    RUN(test_calls_beyond_the_limit_are_refused);
+    RUN(test_restarted_actor_has_its_mailbox_still);
+    RUN(test_calls_of_a_dead_actor_strand);
+    RUN(test_repair_finds_mailboxes_again);
+    return 0;
+}
