@@ -318,15 +318,23 @@ def _export(connection: session.Connection, cls: type, info: ActorInfo) -> Objec
     key = (cls, repr(info))
     ref: ObjectRef[Any] | None = connection.cache.get(key)
     if ref is None:
+        ref = connection.core.put(encode((_export_class(connection, cls), tuple(info))))
+        connection.cache[key] = ref
+    return ref
+
+
+def _export_class(connection: session.Connection, cls: type) -> ObjectRef[Any]:
+    """Store the class, once a session: an object of its own, for only its actors load it."""
+    ref: ObjectRef[Any] | None = connection.cache.get(cls)
+    if ref is None:
         try:
             encoded = encode(cls)
         except TypeError as error:
             raise TypeError(
                 f"Could not serialize the actor class {cls.__module__}.{cls.__qualname__}: {error}"
             ) from error
-        # The class is an object of its own: only the actor's process has need to load it.
-        ref = connection.core.put(encode((connection.core.put(encoded), tuple(info))))
-        connection.cache[key] = ref
+        ref = connection.core.put(encoded)
+        connection.cache[cls] = ref
     return ref
 
 

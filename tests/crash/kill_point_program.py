@@ -114,6 +114,28 @@ def leave(_: Path, numbers: Iterator[int]) -> None:
     assert ray.get([only_once.remote(i) for i in wanted]) == wanted
 
 
+@ray.remote(max_restarts=-1, max_task_retries=-1)
+class Doubler:
+    """An actor without a state, so that a restart changes no answer."""
+
+    def double(self, x: int) -> int:
+        """Return twice x."""
+        return 2 * x
+
+    def count(self, n: int) -> Iterator[int]:
+        """Stream n values."""
+        yield from range(n)
+
+
+def serve(_: Path, numbers: Iterator[int]) -> None:
+    """Workers become actors, are called, and end when nobody can call them."""
+    actors = [Doubler.remote() for _ in range(3)]
+    wanted = [next(numbers) for _ in range(15)]
+    calls = [actors[i % 3].double.remote(i) for i in wanted]
+    assert ray.get(calls) == [2 * i for i in wanted]
+    assert [ray.get(ref) for ref in actors[0].count.remote(5)] == [0, 1, 2, 3, 4]
+
+
 @again
 def hammer(n: int) -> int:
     """Be in the core all the time, so as to be the next there when somebody dies in it."""
@@ -173,6 +195,8 @@ def plan(name: str) -> tuple[Work, tuple[int, ...]]:
     module = name.partition(".")[0]
     if module == "repair" or name in ("lock.take_over", "lock.repaired"):
         return repair, (1,)
+    if name.startswith("task.call"):
+        return serve, (1, 2, 5)
     if name.startswith("slot.release") or name == "object.drop_holds":
         return leave, (1,)
     if name.startswith("slot.claim"):
