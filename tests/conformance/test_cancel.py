@@ -23,7 +23,8 @@ def sleeper(ray: ModuleType, **options: Any) -> Any:
     def sleep(begun, ended=None, then=None):
         try:
             open(begun).close()
-            time.sleep(LONG)
+            for _ in range(6000):
+                time.sleep(0.01)  # Ray's interrupt does not end a sleep
         except KeyboardInterrupt:
             if then == "swallow":
                 return "swallowed"
@@ -77,7 +78,8 @@ def test_cancelled_task_is_not_retried(ray: ModuleType, gate: Gate, attempts: At
     def task(path):
         begin()
         open(path).close()
-        time.sleep(LONG)
+        for _ in range(6000):
+            time.sleep(0.01)  # Ray's interrupt does not end a sleep
 
     ref = task.remote(gate.path)
     gate.meet()
@@ -221,7 +223,8 @@ def stream_class(ray: ModuleType, **options: Any) -> Any:
         yield 1
         if begun:
             open(begun).close()
-        time.sleep(LONG)
+        for _ in range(6000):
+            time.sleep(0.01)  # Ray's interrupt does not end a sleep
         yield 2
 
     return ray.remote(**options)(generate) if options else ray.remote(generate)
