@@ -308,7 +308,6 @@ def test_handle_survives_pickle_and_shows_its_class(ray: ModuleType) -> None:
     assert repr(counter).startswith("Actor(")
     assert "Counter" in repr(counter)
     assert "add" in dir(counter)
-    assert "_private" not in dir(counter)
 
 
 def test_actor_class_is_passed_to_a_task_and_used_there(ray: ModuleType) -> None:

@@ -6,13 +6,14 @@ RAY_LITE_STORM_KILLS=N makes the storm as long as you like; RAY_LITE_STORM_SEED=
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from support import MIB, eventually
 
 import ray_lite as ray
-from ray_lite.exceptions import RayError, WorkerCrashedError
+from ray_lite.exceptions import RayActorError, RayError, WorkerCrashedError
 from ray_lite.session import Connection
 
 from .graph import Graph
@@ -98,4 +99,83 @@ def test_storm_without_retries_fails_tasks_with_their_workers() -> None:
                     crashes.append(error)
             assert killer.kills < 2000, "nobody was killed in the middle of a task"
     assert any("SIGKILL" in str(error) for error in crashes)
+    assert session.core.broken_invariant() is None
+
+
+# ---- actors ----
+
+
+class Plain:
+    """An actor without a state of its own, so that a restart changes no answer."""
+
+    def double(self, x: int) -> int:
+        """Return twice x."""
+        return 2 * x
+
+    def count(self, n: int) -> Iterator[int]:
+        """Yield n values."""
+        yield from range(n)
+
+
+class Loop:
+    """The same on an event loop."""
+
+    async def double(self, x: int) -> int:
+        """Return twice x."""
+        return 2 * x
+
+    async def count(self, n: int) -> AsyncIterator[int]:
+        """Yield n values."""
+        for i in range(n):
+            yield i
+
+
+def make_actors(**options: int) -> list[Any]:
+    """Return one actor that serves in order, one in threads, one on an event loop."""
+    kinds = [(Plain, {}), (Plain, {"max_concurrency": 3}), (Loop, {})]
+    return [ray.remote(**{**options, **more})(cls).remote() for cls, more in kinds]
+
+
+def call_actors(actors: list[Any]) -> None:
+    """Call all of them, and compare."""
+    for actor in actors:
+        doubled = [actor.double.remote(i) for i in range(30)]
+        streamed = actor.count.remote(20)
+        assert ray.get(doubled) == [2 * i for i in range(30)]
+        assert [ray.get(ref) for ref in streamed] == list(range(20))
+
+
+@pytest.mark.usefixtures("_storm_session")
+def test_storm_of_kills_over_actors_leaves_every_answer_exact_and_nothing_behind(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session = connection()
+    kills = rounds = 0
+    while kills < KILLS // 4:
+        actors = make_actors(max_restarts=-1, max_task_retries=-1)
+        with Killer(session, SEED + rounds, PAUSE) as killer:
+            for _ in range(3):
+                call_actors(actors)
+        del actors
+        kills += killer.kills + kill_all(session)
+        rounds += 1
+        broken = session.core.broken_invariant()
+        assert broken is None, f"seed {SEED}, round {rounds}: {broken}"
+        assert eventually(lambda: holds_exports_only(session), 10.0), figures(session)
+    with capsys.disabled():
+        print(f" [seed {SEED}: {kills} kills of actors, {rounds} rounds] ", end="")
+
+
+@pytest.mark.usefixtures("_storm_session")
+def test_storm_over_actors_without_restarts_fails_calls() -> None:
+    """The control: if nobody died in the middle of a call, the storm above proves nothing."""
+    session = connection()
+    deaths = 0
+    with Killer(session, SEED, PAUSE) as killer:
+        while deaths < 5:
+            try:
+                call_actors(make_actors(max_restarts=0))
+            except RayActorError:
+                deaths += 1
+            assert killer.kills < 2000, "no actor was killed in the middle of a call"
     assert session.core.broken_invariant() is None
