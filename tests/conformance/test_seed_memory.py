@@ -24,12 +24,14 @@ def test_generator_holds_a_value_or_two_where_the_list_holds_all(
     @engine.remote(num_returns=COUNT + 1)
     def as_list():
         tracemalloc.start()
+        tracemalloc.reset_peak()
         values = [np.ones(NBYTES, np.uint8) for _ in range(COUNT)]
         return [*values, tracemalloc.get_traced_memory()[1]]
 
     @engine.remote(num_returns=COUNT + 1)
     def as_generator():
         tracemalloc.start()
+        tracemalloc.reset_peak()
         for _ in range(COUNT):
             yield np.ones(NBYTES, np.uint8)
         yield tracemalloc.get_traced_memory()[1]
