@@ -1087,10 +1087,20 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num-cpus", type=positive, metavar="N", help="CPUs to use (default: all)")
     add("--store", type=parse_size, help="size of the object store (default: 1.3 times the input)")
     add("--tmpdir", help="directory for temporary files (default: the system's)")
+    add("--stream", action="store_true", help="stream it through three generators instead")
     add("--no-compare", action="store_true", help="leave out the version that returns a list")
     add("--_phase", choices=VERSIONS, help=argparse.SUPPRESS)
     add("--_report", type=int, help=argparse.SUPPRESS)
     return parser
+
+
+def job_of(options: argparse.Namespace) -> Callable[[argparse.Namespace, Path], None]:
+    """Return the job that the command line asks for."""
+    if not options.stream:
+        return run_demo
+    from ray_lite.demo_stream import run_stream_demo  # it builds on this module
+
+    return run_stream_demo
 
 
 def _raise_exit(number: int, frame: FrameType | None) -> None:
@@ -1108,7 +1118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.tmpdir is not None and not Path(options.tmpdir).is_dir():
             raise DemoError(f"--tmpdir {options.tmpdir}: no such directory")
         with tempfile.TemporaryDirectory(prefix="ray_lite-demo-", dir=options.tmpdir) as scratch:
-            run_demo(options, Path(scratch))
+            job_of(options)(options, Path(scratch))
     except DemoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

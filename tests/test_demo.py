@@ -472,3 +472,38 @@ def test_demo_interrupted_while_sorting_ends_cleanly(tmp_path: Path) -> None:
     assert child.returncode == 130, rest
     assert "Traceback" not in rest
     assert list(scratch.iterdir()) == []
+
+
+# ---- the job that streams ----
+
+
+def test_streaming_job_verifies_its_result_and_prints_both_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert demo.main(["--stream", "--size", "32MiB", "--tmpdir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "results verified" in out
+    assert "8.0 MiB" in out
+    assert "32.0 MiB" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_streaming_job_with_one_cpu_does_not_deadlock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "numbers.npy"
+    np.save(path, np.arange(1_000_001))
+    assert demo.main(["--stream", "--input", str(path), "--num-cpus", "1"]) == 0
+    assert "results verified" in capsys.readouterr().out
+
+
+def test_streaming_job_says_so_when_the_result_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray_lite import demo_stream
+
+    path = tmp_path / "numbers.npy"
+    np.save(path, np.arange(1000))
+    monkeypatch.setattr(demo_stream, "direct_totals", lambda source, rows: (0, 0))
+    assert demo.main(["--stream", "--input", str(path)]) == 2
+    assert "a direct computation (0, 0)" in capsys.readouterr().err
