@@ -27,6 +27,7 @@ cdef extern from "rl_layout.h" nogil:
         RL_HANDLE_OBJECT
         RL_HANDLE_STREAM
     uint32_t RL_NIL
+    uint32_t RL_LAYOUT_VERSION
     ctypedef struct rl_handle:
         uint64_t gen
         uint32_t index

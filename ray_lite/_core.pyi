@@ -13,6 +13,7 @@ from ray_lite._codec import Encoded, ErrorPayload
 _T_co = TypeVar("_T_co", covariant=True)
 
 EDEAD: int
+LAYOUT_VERSION: int
 
 RAISED: int
 WITHDRAWN: int

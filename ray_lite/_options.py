@@ -183,6 +183,8 @@ class InitOptions:
     log_to_driver: bool = True
     env_vars: Mapping[str, str] = field(default_factory=dict)
     """Set in every worker, over the driver's own environment."""
+    address: str | None = None
+    """The socket of a session to join, or "auto"."""
 
     def custom_units(self) -> dict[str, int]:
         """Return how much there is of each custom resource, in units of 1/10000."""
@@ -210,7 +212,12 @@ def check_init_options(options: Mapping[str, Any], *, stacklevel: int = 3) -> In
         key: _INIT_PARSERS[key](key, value) for key, value in given.items() if key in _INIT_PARSERS
     }
     _warn_of_ignored(given, parsed.get("runtime_env") or {}, stacklevel)
-    parsed.pop("address", None)
+    own = [key for key in ("num_cpus", "object_store_memory", "resources") if key in parsed]
+    if parsed.get("address") and own:
+        raise ValueError(
+            f"When connecting to an existing cluster, {', '.join(own)} must not be provided: the "
+            "session that is joined has its own"
+        )
     runtime_env = parsed.pop("runtime_env", {})
     return InitOptions(**parsed, env_vars=dict(runtime_env.get("env_vars") or {}))
 
@@ -411,13 +418,15 @@ def _namespace(key: str, value: object) -> str:
     return text
 
 
-def _address(key: str, value: object) -> str:
-    """Return `value`, which may only ask for a session of one's own."""
+def _address(key: str, value: object) -> str | None:
+    """Return `value`, the path of a session's socket or "auto"; None for a session of one's own."""
     text = parse_text(key, value)
-    if text != "local":
+    if text == "local":
+        return None
+    if (text != "auto" and "/" not in text) or "://" in text:
         raise ConnectionError(
-            f"{key}={text!r}: there is no cluster to join, for ray_lite runs on one machine and "
-            'starts its own session; leave address out, or use "local"'
+            f"{key}={text!r}: there is no cluster to join, for ray_lite runs on one machine. Leave "
+            'address out, or give "auto" or the path of a running session\'s socket'
         )
     return text
 

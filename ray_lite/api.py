@@ -62,7 +62,8 @@ def init(address: str | None = None, **options: Any) -> RayContext:
     """Start a session with this process as its driver.
 
     Args:
-        address: None or "local"; there is nothing else to connect to.
+        address: None or "local" for a session of one's own; "auto", or the path of a session's
+            socket (its `init()["address"]`), to join a running one of the same user.
         **options: num_cpus (int >= 0; default: the CPUs this process may use),
             object_store_memory (bytes >= 78,643,200; default: 30 % of the memory), resources
             ({name: amount}), namespace, ignore_reinit_error, log_to_driver (default True),
@@ -77,6 +78,7 @@ def init(address: str | None = None, **options: Any) -> RayContext:
         ValueError: A value out of range, or a store that does not fit into memory.
         TypeError: A value of the wrong type.
         RaySystemError: The supervisor did not start.
+        ConnectionError: There is no session to join.
     """
     checked = check_init_options({"address": address, **options})
     connection = session.current()
@@ -92,7 +94,7 @@ def init(address: str | None = None, **options: Any) -> RayContext:
                 "or pass ignore_reinit_error=True to keep it"
             )
         return RayContext(_context_info(connection))
-    connection = session.open_session(checked)
+    connection = session.join_session(checked) if checked.address else session.open_session(checked)
     return RayContext(_context_info(connection))
 
 

@@ -26,7 +26,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from ray_lite import _blas, _core
+from ray_lite import _blas, _core, attach
 from ray_lite._futures import FutureMaker
 from ray_lite._limits import check_store_size, default_store_size, usable_cpus
 from ray_lite._options import InitOptions
@@ -161,10 +161,45 @@ def open_session(options: InitOptions) -> Connection:
         _declare_resources(core, num_cpus, options.custom_units())
         _await_ready(connection)
     except BaseException:
-        _abandon_start(connection, supervisor, mine, bell)
+        _abandon_start(connection, supervisor, mine, bell, f"{segments.cookie:016x}")
         raise
     _process.connection = connection
     return connection
+
+
+def join_session(options: InitOptions) -> Connection:
+    """Join a running session of this user as one more driver.
+
+    Raises:
+        ConnectionError: There is none, or it is of another version.
+    """
+    assert options.address is not None
+    control, config, (control_fd, data_fd, bell, peer) = attach.join(options.address)
+    if config["version"] != version():
+        for fd in (control_fd, data_fd, bell, peer):
+            os.close(fd)
+        control.close()
+        raise ConnectionError(
+            f"init(address={options.address!r}): that session runs {config['version']}, this "
+            f"process {version()}; use the same versions of Python and ray_lite"
+        )
+    segments = _core.Segments.attach(control_fd, data_fd)
+    core = _core.Session(segments, _core.ROLE_DRIVER, bell, peer, STORE_PATIENCE)
+    core.make_future = FutureMaker(core).make
+    _process.connection = Connection(
+        core=core,
+        is_worker=False,
+        namespace=options.namespace or str(uuid.uuid4()),
+        control=control,
+        fds=[bell, peer],
+        info=config["info"],
+    )
+    return _process.connection
+
+
+def version() -> str:
+    """Return what two processes of a session must have in common."""
+    return f"Python {sys.version_info[0]}.{sys.version_info[1]}, layout {_core.LAYOUT_VERSION}"
 
 
 def _occupy_standard_fds() -> None:
@@ -238,7 +273,9 @@ def _await_ready(connection: Connection) -> None:
         answer = b""
         code = supervisor.wait()
     control.settimeout(None)
-    if not answer:
+    if answer:
+        connection.info["address"] = json.loads(answer)["address"]
+    else:
         raise RaySystemError(
             f"the supervisor (process {supervisor.pid}) did not start: "
             f"{'it gave no sign' if code is None else f'it ended with status {code}'}; "
@@ -251,11 +288,13 @@ def _abandon_start(
     supervisor: "subprocess.Popen[bytes]",
     control: socket.socket,
     bell: int,
+    name: str,
 ) -> None:
     """Leave nothing behind of a session that did not come up."""
     supervisor.kill()
     supervisor.wait()
     control.close()
+    attach.remove(name)
     if connection is None:
         os.close(bell)
     else:
@@ -269,10 +308,15 @@ def close_session() -> None:
         if connection is None or connection.is_worker:
             return
         _process.connection = None
-        connection.core.end()
         assert connection.control is not None
-        connection.control.close()
-        _reap(connection)
+        if connection.supervisor is None:  # a guest leaves, the session goes on
+            with contextlib.suppress(RaySystemError):
+                connection.core.leave()
+            connection.control.close()
+        else:
+            connection.core.end()
+            connection.control.close()
+            _reap(connection)
         _forget(connection)
 
 

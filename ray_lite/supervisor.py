@@ -15,9 +15,10 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from ray_lite import _core, janitor, logs, session, worker
+from ray_lite import _core, attach, janitor, logs, session, worker
 from ray_lite import scheduler as sched
 from ray_lite._blas import set_blas_threads
 from ray_lite._codec import encode
@@ -90,6 +91,12 @@ class Supervisor:
         #: pid -> read ends of what a worker prints (0: messages of our own). The log process has
         #: them too; should it be killed, they do not go with it.
         self._pipes: dict[int, list[int]] = {}
+        #: The session's name, for its socket.
+        self._name = f"{self._segments.cookie:016x}"
+        #: pidfd or connection -> pid of every other driver that has joined.
+        self._guests: dict[int, int] = {}
+        #: pid -> its open connections.
+        self._connections: dict[int, list[socket.socket]] = {}
         self._log, self._log_pid, self._log_pidfd = self._fork_log()
         self._messages = self._open_messages()
 
@@ -101,8 +108,10 @@ class Supervisor:
         for fd in (driver, self._config.bell_fd, self._driver_pidfd, self._log_pidfd):
             self._poll.register(fd, select.EPOLLIN)
         self._carry_out(self._scheduler.start())
+        self._listener, self._address = self._listen()
+        ready = {"pid": os.getpid(), "address": str(self._address or "local")}
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the driver has died
-            self._driver.sendall(json.dumps({"pid": os.getpid()}).encode())
+            self._driver.sendall(json.dumps(ready).encode())
         while not self._handle_events(self._poll.poll(TICK)):
             self._look()
         self._end()
@@ -119,6 +128,10 @@ class Supervisor:
                     os.eventfd_read(fd)
             elif fd == self._log_pidfd:
                 self._replace_log()
+            elif self._listener is not None and fd == self._listener.fileno():
+                self._admit_guest()
+            elif fd in self._guests:
+                self._part_from_guest(fd)
             else:
                 self._bury(fd)
         return False
@@ -272,6 +285,58 @@ class Supervisor:
         self._decide(sched.Exited(pid))
         self._judge_stranded()
 
+    # ---- other drivers ----
+
+    def _listen(self) -> tuple[socket.socket | None, Path | None]:
+        """Let other processes of this user join; without a private place for it, nobody may."""
+        try:
+            listener, path = attach.listen(self._name)
+        except OSError as error:
+            self._say(f"ray_lite: no other process can join this session: {error}")
+            return None, None
+        self._poll.register(listener, select.EPOLLIN)
+        return listener, path
+
+    def _admit_guest(self) -> None:
+        assert self._listener is not None
+        own = os.pidfd_open(os.getpid())
+        config = {
+            "version": session.version(),
+            "info": {
+                "num_cpus": self._config.num_cpus,
+                "object_store_memory": self._segments.capacity,
+                "address": str(self._address),
+            },
+        }
+        guest = attach.admit(
+            self._listener, config, [*self._segments.fds, self._config.bell_fd, own]
+        )
+        os.close(own)
+        if guest is None:
+            return
+        connection, pid, pidfd = guest
+        self._connections.setdefault(pid, []).append(connection)
+        self._watch_guest(connection.fileno(), pid)
+        self._watch_guest(pidfd, pid)
+
+    def _watch_guest(self, fd: int, pid: int) -> None:
+        self._guests[fd] = pid
+        self._poll.register(fd, select.EPOLLIN)
+
+    def _part_from_guest(self, fd: int) -> None:
+        """A guest has left, or is dead: then give back what it held."""
+        pid = self._guests.pop(fd)
+        self._poll.unregister(fd)
+        connections = self._connections.get(pid, [])
+        mine = [connection for connection in connections if connection.fileno() == fd]
+        if mine:
+            connections.remove(mine[0])
+            mine[0].close()
+            return
+        os.close(fd)  # its pidfd: it is dead
+        janitor.give_back(self._core, pid)
+        self._judge_stranded()
+
     # ---- tasks ----
 
     def _judge_stranded(self) -> None:
@@ -341,7 +406,7 @@ class Supervisor:
                 logs.main(
                     theirs,
                     mute=not self._config.log_to_driver,
-                    orphaned=lambda: janitor.sweep_marked(mark),
+                    orphaned=lambda: _sweep_up(mark, self._name),
                 )
             finally:
                 os._exit(0)
@@ -377,6 +442,7 @@ class Supervisor:
     def _end(self) -> None:
         """End every process of the session; the log process last, once all is written."""
         self._print_reports()
+        attach.remove(self._name)
         self._core.end()
         for pid in self._workers.values():
             with contextlib.suppress(ProcessLookupError):
@@ -390,6 +456,12 @@ class Supervisor:
         if not select.select([self._log_pidfd], [], [], 2.0)[0]:
             os.kill(self._log_pid, signal.SIGKILL)
         os.waitpid(self._log_pid, 0)
+
+
+def _sweep_up(mark: str, name: str) -> None:
+    """The supervisor was killed: end what is left of the session."""
+    attach.remove(name)
+    janitor.sweep_marked(mark)
 
 
 def _actor_of(job: _core.Job) -> _core.ObjectRef[Any]:
