@@ -439,7 +439,8 @@ class Returns:
         self._fail(data)
 
     def _envelope(self, error: BaseException) -> bytes:
-        return dumps_error(make_task_error(self._name, error, pid=os.getpid()))
+        task_id = self._job.task_id.hex()
+        return dumps_error(make_task_error(self._name, error, pid=os.getpid(), task_id=task_id))
 
     def _envelope_or_strand(self, error: BaseException) -> bytes:
         """Return the failure for an exception of the user's code, unless it is to be retried."""

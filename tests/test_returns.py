@@ -53,6 +53,7 @@ class Core:
 class Job:
     """A task that writes a journal, maybe with values that an earlier attempt has shown."""
 
+    task_id = bytes(24)
     fills_stream = False
     is_call = False
     is_cancelled = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -213,6 +214,152 @@ def wait_for(path: Any) -> None:
         time.sleep(0.01)
 
 
+def test_text_is_empty_before_the_task_ran_and_names_it_after(ray: ModuleType, gate: Gate) -> None:
+    running = sleeper(ray, num_cpus=0).remote(gate.path)
+    pending = ray.remote(lambda x: x).remote(running)
+    gate.meet()
+    ray.cancel(pending)
+    ray.cancel(running)
+    with pytest.raises(ray.exceptions.TaskCancelledError) as caught:
+        ray.get(pending, timeout=30)
+    assert str(caught.value) == ""
+    with pytest.raises(ray.exceptions.TaskCancelledError) as caught:
+        ray.get(running, timeout=30)
+    assert running.task_id().hex() in str(caught.value)
+    assert "was cancelled." in str(caught.value)
+
+
+def test_cancel_of_a_dependent_leaves_its_argument_alone(ray: ModuleType, gate: Gate) -> None:
+    argument = ray.remote(lambda path: (open(path).close(), 7)[1]).remote(gate.path)
+    dependent = ray.remote(lambda x: x).remote(argument)
+    ray.cancel(dependent)
+    assert_cancelled(ray, dependent, ran=False)
+    gate.meet()
+    assert ray.get(argument, timeout=30) == 7
+
+
+def test_dependent_of_a_task_that_never_ran_is_cancelled(ray: ModuleType, gate: Gate) -> None:
+    slow = ray.remote(lambda path: open(path).close()).remote(gate.path)
+    pending = ray.remote(lambda x: x).remote(slow)
+    dependent = ray.remote(lambda x: x).remote(pending)
+    ray.cancel(pending)
+    assert_cancelled(ray, dependent, ran=True)
+    gate.meet()
+
+
+def test_forced_cancel_of_a_pending_task_keeps_it_from_running(
+    ray: ModuleType, gate: Gate, attempts: Attempts
+) -> None:
+    begin = attempts.begin
+    slow = ray.remote(lambda path: open(path).close()).remote(gate.path)
+    ref = ray.remote(lambda x: begin()).remote(slow)
+    ray.cancel(ref, force=True)
+    assert_cancelled(ray, ref, ran=False)
+    gate.meet()
+    ray.get(slow)
+    assert attempts.made() == 0
+
+
+def test_forced_cancel_is_not_retried(ray: ModuleType, gate: Gate, attempts: Attempts) -> None:
+    begin = attempts.begin
+
+    @ray.remote(max_retries=3)
+    def task(path):
+        begin()
+        open(path).close()
+        for _ in range(6000):
+            time.sleep(0.01)
+
+    ref = task.remote(gate.path)
+    gate.meet()
+    ray.cancel(ref, force=True)
+    assert_cancelled(ray, ref, ran=False)
+    assert attempts.made() == 1
+
+
+def test_forced_cancel_of_a_finished_task_changes_nothing(ray: ModuleType) -> None:
+    ref = ray.remote(lambda: 7).remote()
+    assert ray.get(ref) == 7
+    ray.cancel(ref, force=True)
+    assert ray.get(ref) == 7
+
+
+def test_failed_task_keeps_its_error(ray: ModuleType) -> None:
+    ref = ray.remote(lambda: 1 / 0).remote()
+    ray.wait([ref], timeout=30)
+    ray.cancel(ref)
+    with pytest.raises(ZeroDivisionError):
+        ray.get(ref)
+
+
+def test_second_cancel_changes_nothing(ray: ModuleType, gate: Gate) -> None:
+    ref = sleeper(ray).remote(gate.path)
+    gate.meet()
+    ray.cancel(ref)
+    assert_cancelled(ray, ref, ran=True)
+    ray.cancel(ref)
+    assert_cancelled(ray, ref, ran=True)
+
+
+def test_wait_counts_a_cancelled_task_as_ready(ray: ModuleType, gate: Gate) -> None:
+    slow = ray.remote(lambda path: open(path).close()).remote(gate.path)
+    ref = ray.remote(lambda x: x).remote(slow)
+    ray.cancel(ref)
+    assert ray.wait([slow, ref], timeout=30) == ([ref], [slow])
+    gate.meet()
+
+
+def test_await_of_a_cancelled_task_raises(ray: ModuleType, gate: Gate) -> None:
+    async def run(ref: Any) -> Any:
+        return await ref
+
+    ref = sleeper(ray).remote(gate.path)
+    gate.meet()
+    ray.cancel(ref)
+    with pytest.raises(ray.exceptions.TaskCancelledError):
+        asyncio.run(run(ref))
+
+
+def test_get_that_waits_ends_with_the_cancel(ray: ModuleType, gate: Gate) -> None:
+    ref = sleeper(ray).remote(gate.path)
+
+    def cancel() -> None:
+        gate.meet()
+        ray.cancel(ref)
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    assert_cancelled(ray, ref, ran=True)
+    canceller.join()
+
+
+def test_resources_of_a_cancelled_task_are_free_again(ray: ModuleType, gate: Gate) -> None:
+    ref = sleeper(ray, resources={"token": 1}).remote(gate.path)
+    gate.meet()
+    ray.cancel(ref)
+    following = ray.remote(resources={"token": 1})(lambda: "next").remote()
+    assert ray.get(following, timeout=30) == "next"
+
+
+def test_grandchildren_are_cancelled_too(ray: ModuleType, gate: Gate, tmp_path: Any) -> None:
+    ended = tmp_path / "ended"
+    grandchild = sleeper(ray, num_cpus=0)
+
+    @ray.remote(num_cpus=0)
+    def child(*paths):
+        ray.get(grandchild.remote(*paths))
+
+    @ray.remote(num_cpus=0)
+    def parent(*paths):
+        ray.get(child.remote(*paths))
+
+    ref = parent.remote(gate.path, str(ended))
+    gate.meet()
+    ray.cancel(ref)
+    assert_cancelled(ray, ref, ran=True)
+    wait_for(ended)
+
+
 # ---- generators ----
 
 
@@ -264,6 +411,99 @@ def test_pending_generator_ends_with_the_cancel(ray: ModuleType, gate: Gate) -> 
     gate.meet()
 
 
+def test_forced_cancel_ends_a_generator_plainly(ray: ModuleType, gate: Gate) -> None:
+    stream = stream_class(ray).remote(gate.path)
+    item = next(stream)
+    gate.meet()
+    ray.cancel(stream, force=True)
+    assert ray.get(item) == 1
+    assert_cancelled(ray, next(stream), ran=False)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_finally_of_a_generator_runs(ray: ModuleType, gate: Gate, tmp_path: Any) -> None:
+    ended = tmp_path / "ended"
+
+    @ray.remote
+    def generate(begun, ended):
+        try:
+            yield 1
+            open(begun).close()
+            for _ in range(6000):
+                time.sleep(0.01)
+        finally:
+            open(ended, "w").close()
+
+    stream = generate.remote(gate.path, str(ended))
+    next(stream)
+    gate.meet()
+    ray.cancel(stream)
+    assert_cancelled(ray, next(stream), ran=True)
+    assert ended.exists()
+
+
+@pytest.mark.deliberately_different(
+    "what a generator yields after it swallowed the interrupt is lost; its stream is cancelled"
+)
+def test_generator_that_swallows_the_interrupt_yields_on(ray: ModuleType, gate: Gate) -> None:
+    @ray.remote
+    def generate(begun):
+        yield 1
+        try:
+            open(begun).close()
+            for _ in range(6000):
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            yield "swallowed"
+
+    stream = generate.remote(gate.path)
+    next(stream)
+    gate.meet()
+    ray.cancel(stream)
+    assert ray.get(next(stream), timeout=30) == "swallowed"
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_finished_generator_keeps_its_values(ray: ModuleType) -> None:
+    @ray.remote
+    def generate():
+        yield 1
+        yield 2
+
+    stream = generate.remote()
+    ray.get(stream.completed(), timeout=30)
+    ray.cancel(stream)
+    assert [ray.get(ref) for ref in stream] == [1, 2]
+
+
+def test_generator_in_the_queue_never_runs(ray: ModuleType, gate: Gate, attempts: Attempts) -> None:
+    begin = attempts.begin
+    holder = ray.remote(resources={"token": 1}, num_cpus=0)(lambda path: open(path).close())
+
+    @ray.remote(resources={"token": 1}, num_cpus=0)
+    def generate():
+        yield begin()
+
+    held = holder.remote(gate.path)
+    stream = generate.remote()
+    ray.cancel(stream)
+    assert_cancelled(ray, next(stream), ran=False)
+    gate.meet()
+    ray.get(held)
+    assert attempts.made() == 0
+
+
+def test_dynamic_generator_is_cancelled_as_a_whole(ray: ModuleType, gate: Gate) -> None:
+    ref = stream_class(ray, num_returns="dynamic").remote(gate.path)
+    gate.meet()
+    ray.cancel(ref)
+    with pytest.raises(ray.exceptions.TaskCancelledError):
+        for item in ray.get(ref, timeout=30):
+            ray.get(item, timeout=30)
+
+
 # ---- actors ----
 
 
@@ -287,12 +527,26 @@ def test_queued_call_never_runs(ray: ModuleType, new_gate: Callable[[], Gate]) -
     actor = actor_class(ray).remote()
     running = actor.wait.remote(begun.path, end.path)
     begun.meet()
-    queued, later = actor.quick.remote(), actor.quick.remote()
+    queued = actor.quick.remote()
     ray.cancel(queued)
     end.meet()
     assert_cancelled(ray, queued, ran=False)
     assert ray.get(running, timeout=30) is False
-    assert ray.get(later, timeout=30) == "quick"
+
+
+@pytest.mark.deliberately_different(
+    "a call queued behind a cancelled one may wait for ever", runs_on_ray=False
+)
+def test_call_behind_a_cancelled_one_runs(ray: ModuleType, new_gate: Callable[[], Gate]) -> None:
+    begun, end = new_gate(), new_gate()
+    actor = actor_class(ray).remote()
+    running = actor.wait.remote(begun.path, end.path)
+    begun.meet()
+    cancelled, later = actor.quick.remote(), actor.quick.remote()
+    ray.cancel(cancelled)
+    end.meet()
+    assert_cancelled(ray, cancelled, ran=False)
+    assert ray.get([running, later], timeout=30) == [False, "quick"]
 
 
 @pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}])
@@ -306,6 +560,63 @@ def test_running_call_is_not_interrupted_but_its_value_is_not_kept(
     ray.cancel(running)
     end.meet()
     assert_cancelled(ray, running, ran=False)
+    assert ray.get(actor.quick.remote(), timeout=30) == "quick"
+
+
+def test_call_that_waits_for_an_argument_never_runs(
+    ray: ModuleType, gate: Gate, attempts: Attempts
+) -> None:
+    begin = attempts.begin
+
+    @ray.remote
+    class Counts:
+        def count(self, _=None):
+            return begin()
+
+    slow = ray.remote(lambda path: open(path).close()).remote(gate.path)
+    actor = Counts.remote()
+    waiting, later = actor.count.remote(slow), actor.count.remote()
+    ray.cancel(waiting)
+    assert_cancelled(ray, waiting, ran=False)
+    gate.meet()
+    assert ray.get(later, timeout=30) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}])
+def test_running_call_can_see_that_it_is_cancelled(
+    ray: ModuleType, gate: Gate, tmp_path: Any, options: dict[str, Any]
+) -> None:
+    seen = tmp_path / "seen"
+
+    class Looks:
+        def look(self, begun, seen):
+            context = ray.get_runtime_context()
+            assert not context.is_canceled()
+            open(begun).close()
+            while not context.is_canceled():
+                time.sleep(0.01)
+            open(seen, "w").close()
+
+    actor = ray.remote(max_restarts=0, **options)(Looks).remote()
+    running = actor.look.remote(gate.path, str(seen))
+    gate.meet()
+    ray.cancel(running)
+    assert_cancelled(ray, running, ran=False)
+    wait_for(seen)
+
+
+def test_finished_call_keeps_its_value(ray: ModuleType) -> None:
+    actor = actor_class(ray).remote()
+    ref = actor.quick.remote()
+    assert ray.get(ref) == "quick"
+    ray.cancel(ref)
+    assert ray.get(ref) == "quick"
+
+
+def test_actor_itself_is_not_cancelled_but_killed(ray: ModuleType) -> None:
+    actor = actor_class(ray).remote()
+    with pytest.raises(TypeError, match="kill"):
+        ray.cancel(actor)
     assert ray.get(actor.quick.remote(), timeout=30) == "quick"
 
 
@@ -340,4 +651,28 @@ def test_running_coroutine_is_cancelled(ray: ModuleType, gate: Gate, swallows: b
     gate.meet()
     ray.cancel(running)
     assert_cancelled(ray, running, ran=True)
+    assert ray.get(actor.quick.remote(), timeout=30) == "quick"
+
+
+def test_stream_of_a_coroutine_is_cancelled(ray: ModuleType, gate: Gate) -> None:
+    @ray.remote
+    class Async:
+        async def generate(self, begun):
+            yield 1
+            open(begun).close()
+            await asyncio.sleep(LONG)
+            yield 2
+
+        async def quick(self):
+            return "quick"
+
+    actor = Async.remote()
+    stream = actor.generate.remote(gate.path)
+    assert ray.get(next(stream), timeout=30) == 1
+    gate.meet()
+    ray.cancel(stream)
+    with pytest.raises(ray.exceptions.TaskCancelledError):
+        ray.get(next(stream), timeout=30)
+    with pytest.raises(StopIteration):
+        next(stream)
     assert ray.get(actor.quick.remote(), timeout=30) == "quick"

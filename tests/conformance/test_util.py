@@ -1,0 +1,270 @@
+"""ray.util: named actors listed, and the corners of ActorPool and Queue."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    from .support import Gate
+
+
+# ---- list_named_actors ----
+
+
+@pytest.fixture
+def quiet_class(ray: ModuleType) -> Any:
+    """An actor class whose actors only say that they live."""
+
+    class Quiet:
+        def ready(self):
+            return True
+
+        def wait(self, path):
+            open(path).close()
+
+    return ray.remote(max_restarts=0)(Quiet)
+
+
+def test_named_actor_is_listed_and_an_unnamed_one_is_not(ray: ModuleType, quiet_class: Any) -> None:
+    named, unnamed = quiet_class.options(name="listed").remote(), quiet_class.remote()
+    ray.get([named.ready.remote(), unnamed.ready.remote()])
+    assert ray.util.list_named_actors() == ["listed"]
+
+
+def test_actor_of_another_namespace_is_listed_only_where_asked_for(
+    ray: ModuleType, quiet_class: Any
+) -> None:
+    elsewhere = quiet_class.options(name="abroad", namespace="elsewhere").remote()
+    ray.get(elsewhere.ready.remote())
+    assert "abroad" not in ray.util.list_named_actors()
+    everywhere = ray.util.list_named_actors(all_namespaces=True)
+    assert {"name": "abroad", "namespace": "elsewhere"} in everywhere
+
+
+def test_killed_actor_is_listed_no_longer(ray: ModuleType, quiet_class: Any, gate: Gate) -> None:
+    actor = quiet_class.options(name="short").remote()
+    ray.get(actor.ready.remote())
+    held = actor.wait.remote(gate.path)
+    ray.kill(actor)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(held, timeout=30)
+    assert "short" not in ray.util.list_named_actors()
+
+
+# ---- ActorPool ----
+
+
+def double(actor: Any, value: Any) -> Any:
+    """Submit one doubling."""
+    return actor.double.remote(value)
+
+
+def wait(actor: Any, path: str) -> Any:
+    """Submit a call that stands at a gate, if it is given one."""
+    return actor.wait.remote(path)
+
+
+@pytest.fixture
+def actors(ray: ModuleType) -> list[Any]:
+    """Two actors to be pooled."""
+
+    class Worker:
+        def double(self, x):
+            return 2 * x
+
+        def wait(self, path):
+            if path:
+                open(path).close()
+            return path
+
+        def fail(self, text):
+            raise KeyError(text)
+
+    worker = ray.remote(max_restarts=0)(Worker)
+    return [worker.remote(), worker.remote()]
+
+
+@pytest.fixture
+def pool(ray: ModuleType, actors: list[Any]) -> Any:
+    """A pool of them."""
+    return ray.util.ActorPool(actors)
+
+
+def test_pool_keeps_the_order_of_values_that_come_in_another(pool: Any, gate: Gate) -> None:
+    results = pool.map(wait, [gate.path, "", "", ""])
+    gate.meet()
+    assert list(results) == [gate.path, "", "", ""]
+
+
+def test_pool_gives_the_value_that_came_first(pool: Any, gate: Gate) -> None:
+    results = pool.map_unordered(wait, [gate.path, ""])
+    assert next(results) == ""
+    gate.meet()
+    assert list(results) == [gate.path]
+
+
+def test_pool_of_nothing_to_do_gives_nothing(pool: Any) -> None:
+    assert list(pool.map(double, [])) == []
+    assert list(pool.map_unordered(double, [])) == []
+    assert not pool.has_next()
+
+
+def test_pool_passes_an_error_on_and_goes_on(pool: Any) -> None:
+    pool.submit(lambda a, v: a.fail.remote(v), "lost")
+    pool.submit(double, 2)
+    with pytest.raises(KeyError, match="lost"):
+        pool.get_next()
+    assert pool.get_next() == 4
+    assert list(pool.map(double, range(4))) == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("get", ["get_next", "get_next_unordered"])
+def test_empty_pool_has_no_next(pool: Any, get: str) -> None:
+    with pytest.raises(StopIteration):
+        getattr(pool, get)()
+
+
+def test_pool_has_no_free_actor_while_all_are_at_work(
+    pool: Any, new_gate: Callable[[], Gate]
+) -> None:
+    gates = [new_gate(), new_gate()]
+    for gate in gates:
+        pool.submit(wait, gate.path)
+    assert not pool.has_free()
+    assert pool.pop_idle() is None
+    for gate in gates:
+        gate.meet()
+    assert [pool.get_next(), pool.get_next()] == [gate.path for gate in gates]
+    assert pool.has_free()
+
+
+def test_unordered_get_of_the_pool_gives_up_at_the_timeout(pool: Any, gate: Gate) -> None:
+    pool.submit(wait, gate.path)
+    with pytest.raises(TimeoutError):
+        pool.get_next_unordered(timeout=0.1)
+    gate.meet()
+    assert pool.get_next_unordered(timeout=30) == gate.path
+
+
+def test_work_that_waits_is_done_by_an_actor_that_joins(
+    ray: ModuleType, actors: list[Any], gate: Gate
+) -> None:
+    pool = ray.util.ActorPool(actors[:1])
+    pool.submit(wait, gate.path)
+    pool.submit(double, 3)
+    pool.push(actors[1])
+    assert pool.get_next_unordered(timeout=30) == 6
+    gate.meet()
+    assert pool.get_next_unordered(timeout=30) == gate.path
+
+
+# ---- Queue ----
+
+
+@pytest.fixture
+def queues(ray: ModuleType) -> Any:
+    """The module of the queue."""
+    return importlib.import_module(f"{ray.__name__}.util.queue")
+
+
+@pytest.fixture
+def new_queue(queues: Any) -> Iterator[Callable[..., Any]]:
+    """A maker of queues that all end with the case."""
+    made: list[Any] = []
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        made.append(queues.Queue(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for queue in made:
+        queue.shutdown(force=True)
+
+
+def test_full_and_empty_are_those_of_the_standard_library(queues: Any) -> None:
+    standard = importlib.import_module("queue")
+    assert issubclass(queues.Empty, standard.Empty)
+    assert issubclass(queues.Full, standard.Full)
+
+
+def test_queue_without_a_size_is_never_full(new_queue: Callable[..., Any]) -> None:
+    queue = new_queue()
+    queue.put_nowait_batch(range(100))
+    assert not queue.full()
+    assert queue.size() == 100
+
+
+def test_get_waits_for_a_put(ray: ModuleType, new_queue: Callable[..., Any]) -> None:
+    queue = new_queue()
+    got = ray.remote(num_cpus=0)(lambda queue: queue.get()).remote(queue)
+    queue.put("late")
+    assert ray.get(got, timeout=30) == "late"
+
+
+def test_put_waits_for_room(ray: ModuleType, new_queue: Callable[..., Any]) -> None:
+    queue = new_queue(1)
+    queue.put(1)
+    done = ray.remote(num_cpus=0)(lambda queue: queue.put(2)).remote(queue)
+    assert [queue.get(timeout=30), queue.get(timeout=30)] == [1, 2]
+    ray.get(done, timeout=30)
+
+
+def test_put_without_block_does_not_wait(queues: Any, new_queue: Callable[..., Any]) -> None:
+    queue = new_queue(1)
+    queue.put(1, block=False)
+    with pytest.raises(queues.Full):
+        queue.put(2, block=False)
+    assert queue.get(block=False) == 1
+    with pytest.raises(queues.Empty):
+        queue.get(block=False)
+
+
+def test_coroutines_of_the_queue_give_up_too(queues: Any, new_queue: Callable[..., Any]) -> None:
+    queue = new_queue(1)
+
+    async def run() -> None:
+        with pytest.raises(queues.Empty):
+            await queue.get_async(timeout=0.1)
+        await queue.put_async(1)
+        with pytest.raises(queues.Full):
+            await queue.put_async(2, block=False)
+        with pytest.raises(ValueError):
+            await queue.get_async(timeout=-1)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("count", "error"), [("2", TypeError), (-1, ValueError)])
+def test_batch_of_no_whole_number_is_refused(
+    new_queue: Callable[..., Any], count: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        new_queue().get_nowait_batch(count)
+
+
+def test_batch_must_be_iterable(new_queue: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError):
+        new_queue().put_nowait_batch(3)
+
+
+def test_options_of_the_queue_are_those_of_its_actor(
+    ray: ModuleType, new_queue: Callable[..., Any]
+) -> None:
+    queue = new_queue(actor_options={"name": "queue"})
+    queue.put(1)
+    assert ray.get(ray.get_actor("queue").qsize.remote()) == 1
+
+
+def test_queue_that_is_shut_down_twice_stays_shut(queues: Any, ray: ModuleType) -> None:
+    queue = queues.Queue()
+    queue.put(1)
+    queue.shutdown()
+    queue.shutdown()
+    assert queue.actor is None
