@@ -2,7 +2,8 @@
 
 Owns the command line of `python -m ray_lite.demo`, the map and reduce tasks, the check of the
 result and the figures that are printed. It uses the public interface only (init, remote, get,
-wait, shutdown) and must know nothing of how ray_lite works inside.
+wait, shutdown) and must know nothing of how ray_lite works inside. The second job, which streams,
+is demo_stream.py's.
 
     input.npy ──slice──► map task ──yield piece 0, 1, ... P-1──► store
                          (a generator with num_returns = P)        │
@@ -65,6 +66,7 @@ SAMPLES_PER_WALK = 10
 STOP_SECONDS = 10.0
 
 VERSIONS = ("generator", "list")
+DESCRIPTION = "Sort a file of numpy records, or stream it through three generator tasks."
 
 Keys = NDArray[np.uint64]
 Order = NDArray[np.int64]
@@ -719,9 +721,14 @@ def parent_of(pid: int) -> int:
 
 def anonymous_bytes(pid: int) -> int:
     """Return the resident anonymous memory of `pid` in bytes, 0 if it has gone."""
+    return status_bytes(pid, b"RssAnon:")
+
+
+def status_bytes(pid: int, name: bytes) -> int:
+    """Return the line `name` of /proc/`pid`/status in bytes, 0 if the process has gone."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
         for line in file:
-            if line.startswith(b"RssAnon:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * KIB
     return 0
 
@@ -955,11 +962,13 @@ def check_disk(needs: Sequence[tuple[Path, int]]) -> None:
             )
 
 
+def row(label: str, cells: Iterable[str]) -> None:
+    """Print one line of a table."""
+    print(f"{label:<34}" + "".join(f"{cell:>14}" for cell in cells))
+
+
 def print_table(outcomes: dict[str, Outcome]) -> None:
     """Print the figures of the versions side by side."""
-
-    def row(label: str, cells: Sequence[str]) -> None:
-        print(f"{label:<34}" + "".join(f"{cell:>14}" for cell in cells))
 
     def peak(stage: str) -> list[str]:
         return [format_size(one.peaks.worker.get(stage, 0)) for one in outcomes.values()]
@@ -1076,19 +1085,23 @@ def positive(text: str) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = _Parser(prog="python -m ray_lite.demo", description="Sort a file of numpy records.")
+    parser = _Parser(prog="python -m ray_lite.demo", description=DESCRIPTION)
     add = parser.add_argument
-    add("--input", metavar="FILE.npy", help="1-d array to sort (default: a new random one)")
-    add("--key", metavar="FIELD", help="field to sort by (default: the first)")
+    add("--stream", action="store_true", help="stream the file instead of sorting it")
+    add("--input", metavar="FILE.npy", help="1-d array to read (default: a new random one)")
+    add("--key", metavar="FIELD", help="field that is the key (default: the first)")
     add("--output", metavar="FILE.npy", help="where to keep the result (default: not kept)")
     add("--size", type=parse_size, default=GIB, help="of the random input (default: 1GiB)")
     add("--partitions", type=positive, metavar="P", help="key ranges, 2 to 4096 (default: by size)")
     add("--map-tasks", type=positive, metavar="M", help="slices of the input (default: by size)")
     add("--num-cpus", type=positive, metavar="N", help="CPUs to use (default: all)")
-    add("--store", type=parse_size, help="size of the object store (default: 1.3 times the input)")
+    add(
+        "--store",
+        type=parse_size,
+        help="size of the store (default: 1.3 times the input; to stream, 128MiB)",
+    )
     add("--tmpdir", help="directory for temporary files (default: the system's)")
-    add("--stream", action="store_true", help="stream it through three generators instead")
-    add("--no-compare", action="store_true", help="leave out the version that returns a list")
+    add("--no-compare", action="store_true", help="leave out the lists, or the shorter stream")
     add("--_phase", choices=VERSIONS, help=argparse.SUPPRESS)
     add("--_report", type=int, help=argparse.SUPPRESS)
     return parser

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support import eventually
 
-from ray_lite import demo
+import ray_lite as ray
+from ray_lite import demo, demo_stream
 
 Array = NDArray[Any]
 
@@ -474,36 +476,146 @@ def test_demo_interrupted_while_sorting_ends_cleanly(tmp_path: Path) -> None:
     assert list(scratch.iterdir()) == []
 
 
-# ---- the job that streams ----
+# --- the job that streams ------------------------------------------------------------------------
+
+SPENDER = """
+import mmap
+from ray_lite.demo_stream import name_process
+name_process("sums")
+block = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+block.write(bytes(64 << 20))
+block.close()
+print("spent", flush=True)
+input()
+"""
 
 
-def test_streaming_job_verifies_its_result_and_prints_both_sizes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert demo.main(["--stream", "--size", "32MiB", "--tmpdir", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert "results verified" in out
-    assert "8.0 MiB" in out
-    assert "32.0 MiB" in out
+# Each of two stages: values ahead, one being read and one being written, and one to spare.
+HELD = 2 * (demo_stream.AHEAD + 3) * demo_stream.BLOCK_BYTES
+
+
+def zeros(directory: Path, count: int) -> demo.Source:
+    """Return a file of `count` integers that takes no room on the disk."""
+    path = directory / "zeros.npy"
+    demo.create_npy(str(path), np.dtype("<u8"), count)
+    return demo.open_source(str(path), None)
+
+
+def stream_of(array: Array, directory: Path) -> tuple[demo.Source, demo_stream.Run]:
+    """Save `array` and stream it on two CPUs."""
+    source = saved(directory, array)
+    return source, demo_stream.run_pipeline(source, 2, demo_stream.STORE)
+
+
+def test_stream_of_numbers_finds_what_numpy_finds(tmp_path: Path) -> None:
+    values = np.random.default_rng(7).integers(0, 2**64, 1_300_001, np.uint64)
+    source, run = stream_of(values, tmp_path)
+    assert source.count > 2 * demo_stream.rows_of(source)
+    kept = values[values % 2 == 0]
+    assert run.totals == (len(kept), sum(kept.tolist()) % 2**64)
+
+
+def test_stream_of_a_long_file_holds_a_few_blocks_only(tmp_path: Path) -> None:
+    # 160 MiB of keys, all even: more than the store can hold.
+    run = demo_stream.run_pipeline(zeros(tmp_path, 20 << 20), 2, demo_stream.STORE)
+    assert run.totals == (20 << 20, 0)
+    assert run.peaks.store < HELD
+    assert sorted(run.peaks.stages) == sorted(demo_stream.STAGES)
+    # A page of the store counts twice, once for each of its two mappings.
+    heap = 4 * demo_stream.BLOCK_BYTES
+    assert max(run.peaks.stages.values()) < run.idle + 2 * run.peaks.store + heap
+
+
+@pytest.mark.session(worker_exports=1)
+def test_stages_pause_when_nobody_takes_their_blocks(tmp_path: Path, session: object) -> None:
+    stream = demo_stream.chosen.remote(zeros(tmp_path, 20 << 20))
+    next(stream)  # both stages run
+    assert eventually(lambda: ray.available_resources().get("CPU") == 2.0)
+    assert demo.segment_bytes([os.getpid()]) < HELD
+
+
+@pytest.mark.parametrize("itemsize", [1, 8, 32, 1 << 23])
+def test_blocks_of_any_records_stay_small(itemsize: int) -> None:
+    source = demo.Source("", np.dtype((np.void, itemsize)), None, 0, 100)
+    rows = demo_stream.rows_of(source)
+    assert rows == 1 or rows * max(itemsize, 8) <= demo_stream.BLOCK_BYTES
+
+
+def test_quarter_of_a_file_with_one_record_is_that_record(tmp_path: Path) -> None:
+    assert demo_stream.quarter_of(saved(tmp_path, np.arange(1))).count == 1
+    assert demo_stream.quarter_of(saved(tmp_path, np.arange(11))).count == 2
+
+
+def test_stage_peaks_include_memory_that_was_given_back_before_the_look() -> None:
+    command = [sys.executable, "-c", SPENDER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"spent\n"
+        peaks = demo_stream.StagePeaks()
+        peaks.look()
+        assert demo.anonymous_bytes(child.pid) < 64 << 20 <= peaks.stages["sums"]
+
+
+def test_check_totals_of_another_result_says_both() -> None:
+    demo_stream.check_totals((3, 20), (3, 20))
+    with pytest.raises(demo.DemoError, match=r"found 3 even keys .*14, a direct .* 3 .*15"):
+        demo_stream.check_totals((3, 20), (3, 21))
+
+
+def test_streaming_demo_on_one_cpu_verifies_and_prints_both_sizes(tmp_path: Path) -> None:
+    done = run("--stream", "--size", "16MiB", "--num-cpus", "1", tmpdir=tmp_path)
+    assert "of 524288 keys are even" in done.stdout
+    table = [line.split("  ") for line in done.stdout.splitlines()]
+    assert [cell.strip() for cell in table[3] if cell] == ["file", "4.0 MiB", "16.0 MiB"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_streaming_job_with_one_cpu_does_not_deadlock(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_streaming_demo_of_a_users_file_leaves_it_alone(tmp_path: Path) -> None:
+    source = saved(tmp_path, np.arange(1001.0))
+    before = Path(source.path).read_bytes()
+    done = run("--stream", "--input", source.path, "--no-compare", tmpdir=tmp_path)
+    assert "of 1001 keys are even" in done.stdout
+    assert Path(source.path).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["saved.npy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "x.npy"], "--output is for sorting"),
+        (["--map-tasks", "2"], "--map-tasks is for sorting"),
+        (["--size", "8000000GiB"], "of disk are needed"),
+        (["--size", "1MiB", "--store", "4KiB"], "object_store_memory=4,096 bytes is too small"),
+    ],
+)
+def test_streaming_demo_with_bad_arguments_prints_one_line_and_fails(
+    options: Sequence[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "numbers.npy"
-    np.save(path, np.arange(1_000_001))
-    assert demo.main(["--stream", "--input", str(path), "--num-cpus", "1"]) == 0
-    assert "results verified" in capsys.readouterr().out
+    assert demo.main(["--stream", "--tmpdir", str(tmp_path), *options]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_streaming_job_says_so_when_the_result_is_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ray_lite import demo_stream
-
-    path = tmp_path / "numbers.npy"
-    np.save(path, np.arange(1000))
-    monkeypatch.setattr(demo_stream, "direct_totals", lambda source, rows: (0, 0))
-    assert demo.main(["--stream", "--input", str(path)]) == 2
-    assert "a direct computation (0, 0)" in capsys.readouterr().err
+def test_streaming_demo_interrupted_ends_cleanly(tmp_path: Path) -> None:
+    # 16 GiB of keys: it would take many seconds.
+    path, scratch = zeros(tmp_path, 2 << 30).path, tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "ray_lite.demo", "--stream", "--input", path]
+    with subprocess.Popen(
+        [*command, "--tmpdir", str(scratch), "--num-cpus", "1", "--no-compare"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline().startswith("stream 16.0 GiB")
+        assert eventually(lambda: "sums" in map(demo_stream.name_of, demo.descendants(child.pid)))
+        os.killpg(child.pid, signal.SIGINT)  # as a terminal does
+        rest = child.stderr.read()
+    assert child.returncode == 130, rest
+    assert "Traceback" not in rest
+    assert list(scratch.iterdir()) == []
