@@ -22,7 +22,11 @@ from ray_lite._actor_options import (
 from ray_lite._codec import encode, encode_call
 from ray_lite._core import Id, ObjectRef
 from ray_lite._options import NumReturns
-from ray_lite.exceptions import ActorHandleNotFoundError, RaySystemError
+from ray_lite.exceptions import (
+    ActorAlreadyExistsError,
+    ActorHandleNotFoundError,
+    RaySystemError,
+)
 from ray_lite.remote import Mode, Prepared, Signature, export_function, submit
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -289,19 +293,26 @@ def _make_actor(
     ordered = options.allow_out_of_order_execution is not True and (
         options.allow_out_of_order_execution is False or not (info.is_async or info.is_threaded)
     )
-    ref = core.submit_actor(
-        export,
-        encoded,
-        core.scheduling_class(options.demand()),
-        info.name.encode(),
-        options.max_restarts,
-        0,
-        info.actor_name.encode(),
-        space.encode(),
-        ordered,
-        options.lifetime == "detached",
-        max(options.max_pending_calls, 0),
-    )
+    try:
+        ref = core.submit_actor(
+            export,
+            encoded,
+            core.scheduling_class(options.demand()),
+            info.name.encode(),
+            options.max_restarts,
+            0,
+            info.actor_name.encode(),
+            space.encode(),
+            ordered,
+            options.lifetime == "detached",
+            max(options.max_pending_calls, 0),
+        )
+    except ActorAlreadyExistsError:
+        # Somebody else was faster since we looked.
+        found = _find(connection, space, options.name or "") if options.get_if_exists else None
+        if found is None:
+            raise
+        return found
     return ActorHandle(ref, export, info)
 
 
