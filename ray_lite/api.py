@@ -5,6 +5,7 @@ tasks are run.
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, overload
 
@@ -62,8 +63,9 @@ def init(address: str | None = None, **options: Any) -> RayContext:
     """Start a session with this process as its driver.
 
     Args:
-        address: None or "local" for a session of one's own; "auto", or the path of a session's
-            socket (its `init()["address"]`), to join a running one of the same user.
+        address: "local" for a session of one's own; "auto", or the path of a session's socket
+            (its `init()["address"]`), to join a running one of the same user. None is what
+            RAY_ADDRESS says, if that is "auto" or a path, else "local".
         **options: num_cpus (int >= 0; default: the CPUs this process may use),
             object_store_memory (bytes >= 78,643,200; default: 30 % of the memory), resources
             ({name: amount}), namespace, ignore_reinit_error, log_to_driver (default True),
@@ -80,6 +82,8 @@ def init(address: str | None = None, **options: Any) -> RayContext:
         RaySystemError: The supervisor did not start.
         ConnectionError: There is no session to join.
     """
+    if address is None:
+        address = _address_from_environment()
     checked = check_init_options({"address": address, **options})
     connection = session.current()
     if connection is not None and not connection.is_worker and session.is_lost(connection):
@@ -96,6 +100,12 @@ def init(address: str | None = None, **options: Any) -> RayContext:
         return RayContext(_context_info(connection))
     connection = session.join_session(checked) if checked.address else session.open_session(checked)
     return RayContext(_context_info(connection))
+
+
+def _address_from_environment() -> str | None:
+    """Return RAY_ADDRESS if a session can be there; a cluster's is none of ours."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return address if address == "auto" or address.startswith("/") else None
 
 
 def _context_info(connection: Connection) -> dict[str, Any]:

@@ -20,11 +20,12 @@ import subprocess
 import sys
 import threading
 import uuid
+import warnings
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from ray_lite import _blas, _core, attach
 from ray_lite._futures import FutureMaker
@@ -119,7 +120,9 @@ def is_lost(connection: Connection) -> bool:
     """Return whether the session has ended without `shutdown`: its supervisor died."""
     if connection.core.is_over:
         return True
-    return connection.supervisor is not None and connection.supervisor.poll() is not None
+    if connection.supervisor is not None:
+        return connection.supervisor.poll() is not None
+    return any(attach.is_dead(peer) for peer in connection.fds[1:])  # a guest's
 
 
 # ---- the driver's side ----
@@ -174,17 +177,27 @@ def join_session(options: InitOptions) -> Connection:
         ConnectionError: There is none, or it is of another version.
     """
     assert options.address is not None
-    control, config, (control_fd, data_fd, bell, peer) = attach.join(options.address)
-    if config["version"] != version():
-        for fd in (control_fd, data_fd, bell, peer):
-            os.close(fd)
-        control.close()
-        raise ConnectionError(
-            f"init(address={options.address!r}): that session runs {config['version']}, this "
-            f"process {version()}; use the same versions of Python and ray_lite"
+    if options.env_vars:
+        warnings.warn(
+            "init(address=...): runtime_env['env_vars'] does nothing, for the workers of the "
+            "session that is joined have theirs; give it to the task, f.options(runtime_env=...)",
+            stacklevel=3,
         )
-    segments = _core.Segments.attach(control_fd, data_fd)
-    core = _core.Session(segments, _core.ROLE_DRIVER, bell, peer, STORE_PATIENCE)
+    control, config, fds = attach.join(options.address)
+    control_fd, data_fd, bell, peer = fds
+    try:
+        _check_version(options.address, config["version"])
+        segments = _core.Segments.attach(control_fd, data_fd)
+    except BaseException:
+        control.close()
+        attach.close_all(fds)
+        raise
+    try:
+        core = _core.Session(segments, _core.ROLE_DRIVER, bell, peer, STORE_PATIENCE)
+    except BaseException:
+        control.close()
+        attach.close_all([bell, peer])  # the segments close theirs
+        raise
     core.make_future = FutureMaker(core).make
     _process.connection = Connection(
         core=core,
@@ -197,9 +210,20 @@ def join_session(options: InitOptions) -> Connection:
     return _process.connection
 
 
+def _check_version(address: str, theirs: str) -> None:
+    if theirs != version():
+        raise ConnectionError(
+            f"init(address={address!r}): that session runs {theirs}, this process {version()}; "
+            "use the same versions of Python and ray_lite"
+        )
+
+
 def version() -> str:
     """Return what two processes of a session must have in common."""
-    return f"Python {sys.version_info[0]}.{sys.version_info[1]}, layout {_core.LAYOUT_VERSION}"
+    from ray_lite import __version__  # at the top it would be a cycle
+
+    python = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+    return f"{python}, ray_lite {__version__} (layout {_core.LAYOUT_VERSION})"
 
 
 def _occupy_standard_fds() -> None:
@@ -310,14 +334,34 @@ def close_session() -> None:
         _process.connection = None
         assert connection.control is not None
         if connection.supervisor is None:  # a guest leaves, the session goes on
-            with contextlib.suppress(RaySystemError):
-                connection.core.leave()
-            connection.control.close()
-        else:
-            connection.core.end()
-            connection.control.close()
-            _reap(connection)
+            _forget(connection)
+            connection.core.make_future = _Farewell(connection.control, connection.core.slot)
+            return
+        connection.core.end()
+        connection.control.close()
+        _reap(connection)
         _forget(connection)
+
+
+class _Farewell:
+    """Tells the supervisor that a guest needs nothing of the session any more.
+
+    It hangs on the core that the guest has left and goes with it: when the last array and the last
+    reference have gone. Until then the memory that they show must not be used for anything else.
+    """
+
+    def __init__(self, control: socket.socket, slot: int) -> None:
+        self._control = control
+        self._slot = slot
+        self._pid = os.getpid()
+
+    def __call__(self, waitable: object) -> NoReturn:
+        raise ValueError(f"{waitable!r} belongs to no live session of this process")
+
+    def __del__(self) -> None:
+        if os.getpid() == self._pid:  # not in a forked child
+            attach.say_farewell(self._control, self._slot)
+        self._control.close()
 
 
 def _reap(connection: Connection) -> None:

@@ -93,10 +93,10 @@ class Supervisor:
         self._pipes: dict[int, list[int]] = {}
         #: The session's name, for its socket.
         self._name = f"{self._segments.cookie:016x}"
-        #: pidfd or connection -> pid of every other driver that has joined.
-        self._guests: dict[int, int] = {}
-        #: pid -> its open connections.
-        self._connections: dict[int, list[socket.socket]] = {}
+        #: Descriptor of the pidfd or the connection -> another driver that has joined.
+        self._guests: dict[int, attach.Guest] = {}
+        #: pidfd of this process, for guests.
+        self._own_pidfd = os.pidfd_open(os.getpid())
         self._log, self._log_pid, self._log_pidfd = self._fork_log()
         self._messages = self._open_messages()
 
@@ -120,6 +120,7 @@ class Supervisor:
         """Deal with what the kernel reports; returns whether the session is to end."""
         if not events:
             self._decide(sched.Ticked())
+        knocking = False
         for fd, _ in events:
             if fd in (self._driver.fileno(), self._driver_pidfd):
                 return True
@@ -129,11 +130,13 @@ class Supervisor:
             elif fd == self._log_pidfd:
                 self._replace_log()
             elif self._listener is not None and fd == self._listener.fileno():
-                self._admit_guest()
+                knocking = True
             elif fd in self._guests:
                 self._part_from_guest(fd)
             else:
                 self._bury(fd)
+        if knocking:  # last, so that a dead guest's pid is not yet somebody else's
+            self._admit_guest()
         return False
 
     def _look(self) -> None:
@@ -299,7 +302,6 @@ class Supervisor:
 
     def _admit_guest(self) -> None:
         assert self._listener is not None
-        own = os.pidfd_open(os.getpid())
         config = {
             "version": session.version(),
             "info": {
@@ -308,34 +310,36 @@ class Supervisor:
                 "address": str(self._address),
             },
         }
-        guest = attach.admit(
-            self._listener, config, [*self._segments.fds, self._config.bell_fd, own]
-        )
-        os.close(own)
-        if guest is None:
-            return
-        connection, pid, pidfd = guest
-        self._connections.setdefault(pid, []).append(connection)
-        self._watch_guest(connection.fileno(), pid)
-        self._watch_guest(pidfd, pid)
-
-    def _watch_guest(self, fd: int, pid: int) -> None:
-        self._guests[fd] = pid
-        self._poll.register(fd, select.EPOLLIN)
+        fds = [*self._segments.fds, self._config.bell_fd, self._own_pidfd]
+        guest = attach.admit(self._listener, config, fds)
+        if guest is not None:
+            for fd in (guest.pidfd, guest.connection.fileno()):
+                self._guests[fd] = guest
+                self._poll.register(fd, select.EPOLLIN)
 
     def _part_from_guest(self, fd: int) -> None:
         """A guest has left, or is dead: then give back what it held."""
-        pid = self._guests.pop(fd)
-        self._poll.unregister(fd)
-        connections = self._connections.get(pid, [])
-        mine = [connection for connection in connections if connection.fileno() == fd]
-        if mine:
-            connections.remove(mine[0])
-            mine[0].close()
+        guest = self._guests[fd]
+        if fd == guest.pidfd:
+            self._forget_guest(fd)
+            janitor.give_back(self._core, guest.pid)
             return
-        os.close(fd)  # its pidfd: it is dead
-        janitor.give_back(self._core, pid)
-        self._judge_stranded()
+        slot = attach.farewell_of(guest)
+        self._forget_guest(fd)
+        if (slot, guest.pid) in [(index, pid) for index, pid, _, _ in self._core.slots()]:
+            self._core.release_slot(slot)
+        elif self._core.find_slot(guest.pid) is not None:
+            return  # it is dying, or another program now: its death will tell
+        if self._guests.get(guest.pidfd) is guest and not attach.is_dead(guest.pidfd):
+            self._forget_guest(guest.pidfd)
+
+    def _forget_guest(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        guest = self._guests.pop(fd)
+        if fd == guest.pidfd:
+            os.close(fd)
+        else:
+            guest.connection.close()
 
     # ---- tasks ----
 
