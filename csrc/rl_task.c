@@ -680,9 +680,12 @@ static int try_take_call(rl_session *s, rl_handle actor, uint32_t group, rl_job 
     rl_mapping *m = &s->map;
     rl_task *self = find_mine(s, actor);
     uint32_t a = self ? self->mailbox : RL_NIL;
-    uint32_t i = a == RL_NIL ? RL_NIL : rl_mailbox_choose(m, a, group);
+    int dying = a != RL_NIL && atomic_load_explicit(&m->actors[a].kill, memory_order_relaxed);
+    uint32_t i = a == RL_NIL || dying ? RL_NIL : rl_mailbox_choose(m, a, group);
     if (a == RL_NIL) {
         err = RL_ESTALE;
+    } else if (dying) {
+        err = RL_ETIMEDOUT; /* what was submitted after the kill does not run */
     } else if (i != RL_NIL) {
         rl_mailbox_remove(m, a, i);
         RL_KILL_POINT("task.call.before");
