@@ -372,19 +372,21 @@ def test_guest_is_warned_of_environment_variables_that_do_nothing(address: str) 
 
 
 def test_process_may_join_and_leave_many_times(address: str) -> None:
-    def come_and_go() -> None:
-        for _ in range(50):  # more often than there are slots for drivers
-            ray.init(address="auto")
-            ray.put(bytes(1000))
-            ray.shutdown()
-
     supervisor = connection().supervisor
     assert supervisor is not None
     descriptors = Path(f"/proc/{supervisor.pid}/fd")
     assert eventually(lambda: connection().core.load()["idle"] > 0)
     before = len(list(descriptors.iterdir()))
+
+    def come_and_go() -> None:
+        for _ in range(50):  # more often than there are slots for drivers
+            ray.init(address="auto")
+            ray.put(bytes(1000))
+            ray.shutdown()
+        assert eventually(lambda: len(list(descriptors.iterdir())) <= before)
+
     assert in_child(come_and_go) == 0
-    assert eventually(lambda: len(list(descriptors.iterdir())) <= before)
+    assert eventually(lambda: drivers() == {os.getpid()})
     assert connection().core.broken_invariant() is None
 
 
