@@ -58,7 +58,7 @@ class RuntimeContext:
         return None if job is None else job.name
 
     def get_task_function_name(self) -> str | None:
-        """Return `module.qualname` of the running task's function; of an actor's, Class.method."""
+        """Return `module.name` of the running task's function; in an actor, module.Class.method."""
         job = session.current_job.get()
         if job is None:
             return None
@@ -66,7 +66,7 @@ class RuntimeContext:
         if isinstance(function, str):
             info = self._connection.actor[0] if self._connection.actor else None
             return f"{info.module}.{info.name}.{function}" if info else function
-        return f"{function.__module__}.{function.__qualname__}"
+        return f"{function.__module__}.{function.__name__}"
 
     def get_actor_id(self) -> str | None:
         """Return the id of the actor that this process is, or None."""

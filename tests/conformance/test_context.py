@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from .support import Gate
+    from .support import Attempts, Gate
 
 
 def test_task_knows_its_own_names_and_ids(ray: ModuleType) -> None:
@@ -51,6 +53,67 @@ def test_actor_knows_its_own_names_and_ids(ray: ModuleType) -> None:
     assert ray.get(actor.me.remote()) == actor
     unnamed = Looks.remote()
     assert ray.get(unnamed.look.remote())[1] == ""
+
+
+def test_task_knows_its_function_by_its_modules_name_and_its_own(ray: ModuleType) -> None:
+    @ray.remote
+    def look():
+        return ray.get_runtime_context().get_task_function_name()
+
+    module = look._function.__module__
+    assert ray.get(look.options(name="other").remote()) == f"{module}.look"
+
+
+def test_actor_holds_what_it_asked_for(ray: ModuleType) -> None:
+    @ray.remote(num_cpus=1, resources={"token": 0.5})
+    class Looks:
+        def look(self):
+            return ray.get_runtime_context().get_assigned_resources()
+
+    assert ray.get(Looks.remote().look.remote(), timeout=30) == {"CPU": 1.0, "token": 0.5}
+
+
+def test_worker_has_an_id_that_is_its_own(ray: ModuleType) -> None:
+    @ray.remote
+    class Looks:
+        def look(self):
+            return ray.get_runtime_context().get_worker_id()
+
+    first, second = Looks.remote(), Looks.remote()
+    ids = ray.get([first.look.remote(), first.look.remote(), second.look.remote()])
+    assert ids[0] == ids[1] != ids[2]
+    assert ray.get_runtime_context().get_worker_id() not in ids
+    assert all(bytes.fromhex(worker_id) for worker_id in ids)
+
+
+def test_actor_knows_that_it_was_restarted(ray: ModuleType, attempts: Attempts) -> None:
+    begin = attempts.begin
+
+    @ray.remote(max_restarts=1, max_task_retries=1)
+    class Looks:
+        def look(self):
+            return ray.get_runtime_context().was_current_actor_reconstructed
+
+        def look_after_a_crash(self):
+            if begin() == 1:
+                os._exit(1)
+            return self.look()
+
+    actor = Looks.remote()
+    assert ray.get(actor.look.remote(), timeout=30) is False
+    assert ray.get(actor.look_after_a_crash.remote(), timeout=30) is True
+
+
+def test_task_is_no_actor(ray: ModuleType) -> None:
+    @ray.remote
+    def look():
+        context = ray.get_runtime_context()
+        try:
+            return context.get_actor_name(), context.current_actor
+        except RuntimeError:
+            return "refused"
+
+    assert ray.get(look.remote()) == "refused"
 
 
 def test_driver_runs_no_task(ray: ModuleType) -> None:
@@ -97,6 +160,13 @@ def test_what_a_task_holds_is_not_available(ray: ModuleType, gate: Gate) -> None
     ray.get(ref)
 
 
+def test_what_a_task_held_is_available_again(ray: ModuleType) -> None:
+    ray.get(ray.remote(resources={"token": 1})(lambda: None).remote())
+    ends = time.monotonic() + 30
+    while ray.available_resources().get("token") != 1.0:
+        assert time.monotonic() < ends, "the token never came back"
+
+
 def test_environment_variables_of_a_task_and_an_actor(ray: ModuleType) -> None:
     env = {"env_vars": {"CASE_VARIABLE": "set"}}
     look = ray.remote(lambda: os.environ.get("CASE_VARIABLE"))
@@ -111,6 +181,19 @@ def test_environment_variables_of_a_task_and_an_actor(ray: ModuleType) -> None:
             return self.seen, os.environ.get("CASE_VARIABLE")
 
     assert ray.get(Looks.remote().look.remote(), timeout=60) == ("set", "set")
+
+
+def test_environment_variables_of_a_task_are_not_those_of_the_next(ray: ModuleType) -> None:
+    look = ray.remote(lambda: os.environ.get("CASE_PASSING"))
+    special = look.options(runtime_env={"env_vars": {"CASE_PASSING": "set"}})
+    assert ray.get(special.remote(), timeout=60) == "set"
+    assert ray.get([look.remote() for _ in range(4)], timeout=60) == [None] * 4
+
+
+def test_worker_lives_for_max_calls_and_no_longer(ray: ModuleType) -> None:
+    pid = ray.remote(max_calls=2)(lambda: os.getpid())
+    calls = Counter(ray.get(pid.remote(), timeout=60) for _ in range(12))
+    assert max(calls.values()) == 2
 
 
 def test_max_calls_ends_the_worker(ray: ModuleType) -> None:
@@ -262,3 +345,36 @@ def test_queue_that_was_shut_down_is_gone(ray: ModuleType) -> None:
     queue.shutdown(force=True)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(actor.qsize.remote(), timeout=30)
+
+
+# ---- sessions of their own: the session of this file ends here ----
+
+
+def test_state_of_no_session_is_an_error_and_starts_none(engine: ModuleType) -> None:
+    engine.shutdown()
+    for ask in (engine.nodes, engine.cluster_resources, engine.available_resources):
+        with pytest.raises(engine.exceptions.RaySystemError, match="not been started"):
+            ask()
+    assert not engine.is_initialized()
+
+
+def test_environment_variables_of_the_session_reach_all_and_give_way_to_a_tasks_own(
+    engine: ModuleType, session_options: dict[str, Any]
+) -> None:
+    engine.shutdown()
+    env = {"env_vars": {"CASE_FIRST": "session", "CASE_SECOND": "session"}}
+    engine.init(runtime_env=env, **session_options)
+
+    def look():
+        return os.environ.get("CASE_FIRST"), os.environ.get("CASE_SECOND")
+
+    class Looks:
+        def look(self):
+            return look()
+
+    task, actor = engine.remote(look), engine.remote(Looks).remote()
+    special = task.options(runtime_env={"env_vars": {"CASE_SECOND": "task"}})
+    refs = [task.remote(), actor.look.remote(), special.remote()]
+    seen = engine.get(refs, timeout=60)
+    engine.shutdown()
+    assert seen == [("session", "session"), ("session", "session"), ("session", "task")]

@@ -75,6 +75,30 @@ def test_items_of_a_stream_are_passed_to_tasks_before_it_ends(ray: ModuleType, g
     assert ray.get(double.remote(next(stream)), timeout=30) == 4
 
 
+def test_values_of_a_static_generator_are_passed_to_tasks(ray: ModuleType) -> None:
+    @ray.remote(num_returns=3)
+    def produce():
+        yield from (np.full(1000, i) for i in range(3))
+
+    @ray.remote
+    def total(*arrays):
+        return int(sum(array.sum() for array in arrays))
+
+    assert ray.get(total.remote(*produce.remote())) == 3000
+
+
+def test_references_of_a_stream_are_passed_to_a_task_in_a_list(ray: ModuleType) -> None:
+    @ray.remote
+    def produce():
+        yield from (i for i in range(3))
+
+    @ray.remote
+    def consume(refs):
+        return ray.get(list(refs))
+
+    assert ray.get(consume.remote(list(produce.remote())), timeout=30) == [0, 1, 2]
+
+
 # ---- failing ----
 
 
@@ -104,6 +128,15 @@ def test_dynamic_generator_that_raises_after_two_has_a_third_that_raises(ray: Mo
     assert len(refs) == 3
     with pytest.raises(KeyError, match="after two"):
         ray.get(refs[2])
+
+
+def test_stream_that_raises_after_two_has_a_third_that_raises_and_ends(ray: ModuleType) -> None:
+    stream = failing(ray, num_returns="streaming").remote()
+    assert [ray.get(next(stream)), ray.get(next(stream))] == [0, 1]
+    with pytest.raises(KeyError, match="after two"):
+        ray.get(next(stream))
+    with pytest.raises(StopIteration):
+        next(stream)
 
 
 @pytest.mark.deliberately_different("an exception after the last value is silent (issue 28689)")
@@ -149,3 +182,19 @@ def test_second_run_that_yields_more_adds_what_is_new(
     assert [ray.get(next(stream)) for _ in range(3)] == [0, 1, 2]
     gate.meet()
     assert [ray.get(ref, timeout=60) for ref in stream] == [3]
+
+
+def test_second_run_of_a_dynamic_generator_that_yields_more_counts_alone(
+    ray: ModuleType, attempts: Attempts
+) -> None:
+    begin = attempts.begin
+
+    @ray.remote(max_retries=1, num_returns="dynamic")
+    def generate():
+        attempt = begin()
+        yield from ((attempt, i) for i in range(1 + attempt))
+        if attempt == 1:
+            os._exit(1)
+
+    refs = ray.get(generate.remote(), timeout=60)
+    assert [ray.get(ref) for ref in refs] == [(2, 0), (2, 1), (2, 2)]
