@@ -78,7 +78,7 @@ int rl_actor_find(rl_session *s, const char *space, const char *name, rl_handle 
         err = RL_ESTALE;
     } else {
         *actor = rl_object_adopt(s, object_of(m, &m->actors[i]));
-        *function = rl_object_handle(m, m->tasks[m->actors[i].task].function);
+        *function = rl_object_adopt(s, m->tasks[m->actors[i].task].function);
     }
     rl_leave(&section);
 unlock:

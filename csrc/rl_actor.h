@@ -29,8 +29,8 @@ typedef struct rl_actor_spec {
     uint32_t most_calls;
 } rl_actor_spec;
 
-/* The actor called `name`: its object, which the caller then holds, and its exported class (not
- * held: the actor names it). RL_ESTALE if there is none. */
+/* The actor called `name`: its object and its exported class, both then held by the caller.
+ * RL_ESTALE if there is none. */
 int rl_actor_find(rl_session *s, const char *space, const char *name, rl_handle *actor,
                   rl_handle *function);
 

@@ -648,9 +648,7 @@ cdef class Session:
         if rc == RL_ESTALE:
             return None
         check(rc)
-        ref = self.adopt(actor)
-        rl_object_hold(&self.s, function)
-        return ref, self.adopt(function)
+        return self.adopt(actor), self.adopt(function)
 
     def actor_names(self):
         """Return [(namespace, name)] of the actors that have a name."""

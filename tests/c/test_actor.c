@@ -199,6 +199,21 @@ static void test_detached_actor_is_not_over(void)
     CHECK_EQ(rl_actor_find(&r.s, "", "a", &found, &function), 0);
     CHECK_EQ(found.index, actor.index);
     end_actor();
+    release(&r.s, function);
+    tear_down();
+}
+
+static void test_found_actor_and_its_class_are_held_by_who_looked(void)
+{
+    rl_handle found, function;
+    set_up(RL_ACTOR_ORDERED, 0);
+    CHECK_EQ(rl_actor_find(&other, "", "a", &found, &function), 0);
+    uint64_t bit = UINT64_C(1) << (other.slot % 64);
+    CHECK(r.map.objects[found.index].holders[other.slot / 64] & bit);
+    CHECK(r.map.objects[function.index].holders[other.slot / 64] & bit);
+    end_actor();
+    release(&other, found);
+    release(&other, function);
     tear_down();
 }
 
@@ -304,6 +319,7 @@ int main(void)
     RUN(test_call_of_an_actor_without_order_overtakes_one_that_waits);
     RUN(test_actor_is_over_when_nobody_can_reach_it_and_no_call_is_left);
     RUN(test_detached_actor_is_not_over);
+    RUN(test_found_actor_and_its_class_are_held_by_who_looked);
     RUN(test_names_are_unique_until_their_actor_is_killed);
     RUN(test_calls_beyond_the_limit_are_refused);
     RUN(test_restarted_actor_has_its_mailbox_still);

@@ -172,6 +172,7 @@ static void play_actor(scene *sc, rl_session *s)
     CHECK_EQ(rl_task_cancel(s, dependency, 0, 1), 0);
     CHECK_EQ(rl_actor_find(s, "here", "actor", &found, &function), 0);
     rl_object_release(s, found);
+    rl_object_release(s, function);
     CHECK_EQ(value_make(s, 3000, 4, bytes, &v), 0);
     CHECK_EQ(rl_task_conclude(s, self.task, &v, 1), 0);
     calls[4] = call_actor(sc, s, &actor, NULL, 0);
