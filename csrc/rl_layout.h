@@ -25,8 +25,8 @@
  *   handle    {index, generation}: how a process refers to an object, task or stream
  *
  * LAYOUT   CONTROL = [rl_control | slots | classes | blocks | objects | tasks | streams | actors |
- *          chunks | edges], each table at a multiple of 4096, reserved sparse: a record costs memory once it
- *          has been used. Only indices and offsets are stored, never pointers.
+ *          chunks | edges], each table at a multiple of 4096, reserved sparse: a record costs
+ *          memory once it has been used. Only indices and offsets are stored, never pointers.
  *
  * AUTHORITATIVE AND DERIVED
  *   Each field is one or the other. Authoritative fields are changed so that one aligned store

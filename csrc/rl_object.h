@@ -3,8 +3,8 @@
  * INVARIANTS
  *   O1  An object is PENDING or SEALED or DROPPED while it has a holder bit or a name, and FREE (or
  *       about to be) otherwise.
- *   O2  `names` == how often it stands in the lists (refs, returns, function, args) of live owners:
- *       SEALED objects and tasks that are neither FREE nor FREEING (derived).
+ *   O2  `names` == how often it stands in the lists (refs, returns, function, args, actor) of live
+ *       owners: SEALED objects and tasks that are neither FREE nor FREEING (derived).
  *   O3  While SEALED, all of the record but state, holders, names, waiting and flags is constant:
  *       read without the lock by whoever holds it.
  *   O4  SEALED with block b  =>  b's tag is SEALED | this object.

@@ -438,6 +438,31 @@ void rl_task_dependency_sealed(rl_section *section, uint32_t object)
     }
 }
 
+/* Leave a task to the supervisor. */
+static void strand(rl_section *section, rl_task *t, uint32_t why)
+{
+    t->stranded = why;
+    RL_KILL_POINT("task.strand.before");
+    set_state(t, RL_TASK_STRANDED); /* COMMIT */
+    RL_KILL_POINT("task.strand.after");
+    section->s->map.control->stranded++;
+    section->bell = 1;
+}
+
+/* Take a task that nobody has claimed out of whatever it waits in, for the supervisor to fail. */
+static void withdraw(rl_section *section, uint32_t i, uint32_t why)
+{
+    rl_mapping *m = &section->s->map;
+    rl_task *t = &m->tasks[i];
+    if (is_call(t)) {
+        rl_mailbox_remove(m, actor_of(m, t), i);
+    } else if (state_of(t) == RL_TASK_READY) {
+        remove_ready(m, i);
+    }
+    unhook(m, i);
+    strand(section, t, why);
+}
+
 /* ---- submit ---- */
 
 static int check_spec(const rl_session *s, const rl_spec *spec)
@@ -506,6 +531,23 @@ static void name_all(rl_mapping *m, const rl_task *t)
     }
 }
 
+/* A new task waits where it is looked for: a call in its mailbox, another once it is READY in the
+ * queue of its class. */
+static void line_up(rl_section *section, uint32_t i)
+{
+    rl_mapping *m = &section->s->map;
+    rl_task *t = &m->tasks[i];
+    if (is_call(t)) {
+        uint32_t actor = actor_of(m, t);
+        m->actors[actor].calls++;
+        rl_mailbox_add(m, actor, i);
+        if (!t->missing) rl_actor_ring(section, actor);
+    } else if (!t->missing) {
+        push_ready(m, i);
+        wake_for_ready(section);
+    }
+}
+
 static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns, rl_handle *stream)
 {
     rl_session *s = section->s;
@@ -527,31 +569,18 @@ static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns,
                     ? atomic_load_explicit(&s->running, memory_order_relaxed)
                     : 0;
     if (spec->makes) t->mailbox = rl_actor_make(m, i, spec->makes);
-    uint32_t actor = is_call(t) ? actor_of(m, t) : RL_NIL;
-    int orphan = is_call(t) && actor == RL_NIL;
-    if (orphan) t->stranded = RL_TASK_ORPHANED;
+    int orphan = is_call(t) && actor_of(m, t) == RL_NIL;
     t->missing = orphan ? 0 : hook(m, i);
-    RL_KILL_POINT("task.submit.before");
-    set_state(t, orphan       ? RL_TASK_STRANDED
-                 : t->missing ? RL_TASK_WAITING
-                              : RL_TASK_READY); /* COMMIT */
-    RL_KILL_POINT("task.submit.after");
+    if (orphan) {
+        strand(section, t, RL_TASK_ORPHANED); /* COMMIT */
+    } else {
+        RL_KILL_POINT("task.submit.before");
+        set_state(t, t->missing ? RL_TASK_WAITING : RL_TASK_READY); /* COMMIT */
+        RL_KILL_POINT("task.submit.after");
+    }
     m->control->tasks_live++;
     name_all(m, t);
-    if (orphan) {
-        m->control->stranded++;
-        section->bell = 1;
-        return;
-    }
-    if (actor != RL_NIL) {
-        m->actors[actor].calls++;
-        rl_mailbox_add(m, actor, i);
-        if (!t->missing) rl_actor_ring(section, actor);
-        return;
-    }
-    if (t->missing) return;
-    push_ready(m, i);
-    wake_for_ready(section);
+    if (!orphan) line_up(section, i);
 }
 
 int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *stream)
@@ -774,24 +803,12 @@ int rl_task_returned(rl_session *s, rl_handle object, uint64_t *fingerprint)
     return 1;
 }
 
-static void strand(rl_section *section, rl_task *t, uint32_t why)
-{
-    t->stranded = why;
-    RL_KILL_POINT("task.strand.before");
-    set_state(t, RL_TASK_STRANDED); /* COMMIT */
-    RL_KILL_POINT("task.strand.after");
-    section->s->map.control->stranded++;
-    section->bell = 1;
-}
-
 /* An actor is over: what it has not claimed will not run. */
 static void strand_mailbox(rl_section *section, uint32_t actor)
 {
     rl_mapping *m = &section->s->map;
     for (uint32_t i = m->actors[actor].head; i != RL_NIL; i = m->actors[actor].head) {
-        rl_mailbox_remove(m, actor, i);
-        unhook(m, i);
-        strand(section, &m->tasks[i], RL_TASK_ORPHANED);
+        withdraw(section, i, RL_TASK_ORPHANED);
     }
 }
 
@@ -917,7 +934,7 @@ void rl_task_recheck_waiting(rl_section *section)
     wake_for_ready(section);
 }
 
-int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open, int *raised)
+int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open)
 {
     rl_section section;
     int err = rl_enter(s, &section, RL_OP_TASK);
@@ -928,7 +945,6 @@ int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t
         if (state_of(&m->tasks[i]) != RL_TASK_STRANDED) continue;
         describe(m, i, out);
         *open = count_open(m, &m->tasks[i]);
-        *raised = m->tasks[i].stranded == RL_TASK_RAISED;
         *cursor = i + 1;
         err = 0;
     }
@@ -963,20 +979,6 @@ int rl_task_requeue(rl_session *s, rl_handle task)
 
 /* ---- cancelling ---- */
 
-/* Take a task that nobody has claimed out of whatever it waits in, for the supervisor to fail. */
-static void withdraw(rl_section *section, uint32_t i)
-{
-    rl_mapping *m = &section->s->map;
-    rl_task *t = &m->tasks[i];
-    if (is_call(t)) {
-        rl_mailbox_remove(m, actor_of(m, t), i);
-    } else if (state_of(t) == RL_TASK_READY) {
-        remove_ready(m, i);
-    }
-    unhook(m, i);
-    strand(section, t, RL_TASK_WITHDRAWN);
-}
-
 static void cancel(rl_section *section, uint32_t i, uint32_t how)
 {
     rl_mapping *m = &section->s->map;
@@ -986,7 +988,9 @@ static void cancel(rl_section *section, uint32_t i, uint32_t how)
     uint32_t had = atomic_load_explicit(&t->cancel, memory_order_relaxed);
     if ((had & how) == how) return;
     atomic_store_explicit(&t->cancel, how, memory_order_relaxed);
-    if (state == RL_TASK_WAITING || state == RL_TASK_READY) withdraw(section, i);
+    if (state == RL_TASK_WAITING || state == RL_TASK_READY) {
+        withdraw(section, i, RL_TASK_WITHDRAWN);
+    }
     atomic_store_explicit(&m->control->orders, 1, memory_order_relaxed);
     section->bell = 1;
 }
@@ -1011,20 +1015,17 @@ static void cancel_children(rl_section *section, uint64_t seq, uint32_t how)
 static uint32_t task_behind(const rl_session *s, rl_handle h)
 {
     const rl_mapping *m = &s->map;
-    uint32_t i = RL_NIL;
     if (h.kind == RL_HANDLE_STREAM) {
-        i = atomic_load_explicit(&m->streams[h.index].task, memory_order_relaxed);
-    } else if (h.index < m->control->objects.high_water) {
-        const rl_object *o = &m->objects[h.index];
-        i = atomic_load_explicit(&o->producer, memory_order_relaxed);
-        if (i != RL_NIL) return i;
-        /* An item of a stream has its task's generation. */
-        for (i = 0; i < m->control->tasks.high_water; i++) {
-            if (is_live(&m->tasks[i]) && m->tasks[i].seq == h.gen) return i;
-        }
-        return RL_NIL;
+        return atomic_load_explicit(&m->streams[h.index].task, memory_order_relaxed);
     }
-    return i;
+    const rl_object *o = &m->objects[h.index];
+    uint32_t producer = atomic_load_explicit(&o->producer, memory_order_relaxed);
+    if (producer != RL_NIL) return producer;
+    /* An item of a stream has its task's generation. */
+    for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
+        if (is_live(&m->tasks[i]) && m->tasks[i].seq == h.gen) return i;
+    }
+    return RL_NIL;
 }
 
 int rl_task_cancel(rl_session *s, rl_handle h, int force, int recursive)
@@ -1063,7 +1064,7 @@ static int order_of(rl_section *section, uint32_t i)
         rl_actor *a = &m->actors[t->mailbox];
         uint32_t kill = atomic_load_explicit(&a->kill, memory_order_relaxed);
         if (kill && state == RL_TASK_CLAIMED) return 2;
-        if (kill && state != RL_TASK_STRANDED) withdraw(section, i);
+        if (kill && state != RL_TASK_STRANDED) withdraw(section, i, RL_TASK_WITHDRAWN);
         return 0;
     }
     uint32_t how = atomic_load_explicit(&t->cancel, memory_order_relaxed);
@@ -1266,14 +1267,20 @@ static void forget_queues(rl_mapping *m)
     c->occupied = 0;
 }
 
-/* All READY tasks in the order of submission. */
-static uint32_t sort_ready(rl_mapping *m)
+/* Does it stand in a mailbox (any call that nobody has claimed) or in a queue (what is READY)? */
+static int is_lined_up(const rl_task *t)
+{
+    uint32_t state = state_of(t);
+    return state == RL_TASK_READY || (state == RL_TASK_WAITING && is_call(t));
+}
+
+/* All that stands in a queue or a mailbox, in the order of submission. */
+static uint32_t sort_lined_up(rl_mapping *m)
 {
     rl_sorter sorter =
         rl_sort_begin(m->tasks, sizeof(rl_task), offsetof(rl_task, next), offsetof(rl_task, seq));
     for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
-        const rl_task *t = &m->tasks[i];
-        if (state_of(t) == RL_TASK_READY && !is_call(t)) rl_sort_add(&sorter, i);
+        if (is_lined_up(&m->tasks[i])) rl_sort_add(&sorter, i);
     }
     return rl_sort_end(&sorter);
 }
@@ -1288,20 +1295,6 @@ static void rebuild_claimed(rl_mapping *m, uint32_t i)
     int blocked = (int)atomic_load_explicit(&slot->blocked, memory_order_relaxed);
     book(m->control, &m->classes[t->class_], -1, blocked);
     m->control->idle[worker_of(t) / 64] &= ~(UINT64_C(1) << (worker_of(t) % 64));
-}
-
-/* All calls that nobody has claimed, in the order of submission. */
-static uint32_t sort_mailboxes(rl_mapping *m)
-{
-    rl_sorter sorter =
-        rl_sort_begin(m->tasks, sizeof(rl_task), offsetof(rl_task, next), offsetof(rl_task, seq));
-    for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
-        const rl_task *t = &m->tasks[i];
-        uint32_t state = state_of(t);
-        if (!is_call(t) || (state != RL_TASK_READY && state != RL_TASK_WAITING)) continue;
-        rl_sort_add(&sorter, i);
-    }
-    return rl_sort_end(&sorter);
 }
 
 /* Count a call; one whose actor's task is over will not run. */
@@ -1348,14 +1341,15 @@ void rl_task_rebuild_end(rl_section *section)
         t->missing = hook(m, i);
         if (t->missing == 0) set_state(t, RL_TASK_READY);
     }
-    for (uint32_t i = sort_mailboxes(m), after; i != RL_NIL; i = after) {
-        after = m->tasks[i].next;
-        rl_mailbox_add(m, actor_of(m, &m->tasks[i]), i);
-    }
     uint32_t next = RL_NIL;
-    for (uint32_t i = sort_ready(m); i != RL_NIL; i = next) {
-        next = m->tasks[i].next;
-        push_ready(m, i);
+    for (uint32_t i = sort_lined_up(m); i != RL_NIL; i = next) {
+        const rl_task *t = &m->tasks[i];
+        next = t->next;
+        if (is_call(t)) {
+            rl_mailbox_add(m, actor_of(m, t), i);
+        } else {
+            push_ready(m, i);
+        }
     }
 }
 

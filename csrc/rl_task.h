@@ -8,14 +8,16 @@
  * CALLS      of an actor (rl_actor.h) wait in its mailbox, not in a queue, want no resources, and
  *            many may be CLAIMED by the actor's process at once.
  * INVARIANTS
- *   T1  A live task (neither FREE nor FREEING) names its function, args, refs and returns.
+ *   T1  A live task (neither FREE nor FREEING) names its function, args, refs and returns, and the
+ *       actor that it calls.
  *   T2  `missing` == how many of refs[0..ndeps) are not sealed; WAITING <=> missing > 0 (derived).
- *   T3  Each READY task that is no call is in the queue of its class, in the order in which they became ready, those
- *       to be run again first (derived; after a repair in the order of `seq`).
+ *   T3  Each READY task that is no call is in the queue of its class, in the order in which they
+ *       became ready, those to be run again first (derived; after a repair in the order of `seq`).
  *   T4  available == total - sum of the demands of CLAIMED tasks, without the CPUs of those whose
  *       worker is blocked (derived).
  *   T5  A slot has at most one CLAIMED task, calls apart.
- *   T6  occupied == number of CLAIMED tasks, calls apart; workers == number of live worker slots (derived).
+ *   T6  occupied == number of CLAIMED tasks, calls apart; workers == number of live worker slots
+ *       (derived).
  * FAIRNESS   The oldest head that fits runs. One that lacks only CPUs and has been passed over
  *            RL_PATIENCE times has the CPUs kept free for it for up to RL_RESERVE_NS: small tasks
  *            do not starve one that wants many. Tasks of tasks run all the same, and after that time
@@ -132,9 +134,8 @@ int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_val
 int rl_task_strand(rl_session *s, rl_handle task);
 
 /* Supervisor: the next stranded task, from index *cursor on; RL_EAGAIN at the end. `*open` is how
- * many of its returns are not sealed, `*raised` whether an exception stranded it. */
-int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open,
-                          int *raised);
+ * many of its returns are not sealed. */
+int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open);
 int rl_task_requeue(rl_session *s, rl_handle task);
 /* Supervisor (of a stranded task) or worker (of its own): seal the returns that are still open with
  * `values`, one for each and in their order, then finish. */

@@ -228,8 +228,7 @@ cdef extern from "rl_task.h" nogil:
     int rl_task_returned(rl_session *s, rl_handle object, uint64_t *fingerprint)
     int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_value *value)
     int rl_task_strand(rl_session *s, rl_handle task)
-    int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open,
-                              int *raised)
+    int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open)
     int rl_task_requeue(rl_session *s, rl_handle task)
     int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues)
     int rl_task_load(rl_session *s, rl_load *out)

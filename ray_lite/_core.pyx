@@ -723,20 +723,19 @@ cdef class Session:
         }
 
     def stranded(self):
-        """Return [(job, open returns, whether an exception asks for a retry)]."""
+        """Return [(job, open returns)]; `job.why_stranded` says what became of it."""
         cdef uint32_t cursor = 0, open_returns = 0
-        cdef int raised = 0
         cdef Job job
         result = []
         while True:
             job = Job.__new__(Job)
             job.session = self
-            rc = rl_task_next_stranded(&self.s, &cursor, &job.job, &open_returns, &raised)
+            rc = rl_task_next_stranded(&self.s, &cursor, &job.job, &open_returns)
             if rc == RL_EAGAIN:
                 return result
             check(rc)
             job.load_returns()
-            result.append((job, open_returns, bool(raised)))
+            result.append((job, open_returns))
 
     def requeue(self, Job job not None):
         """Have a stranded task run again."""

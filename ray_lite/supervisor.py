@@ -344,9 +344,20 @@ class Supervisor:
     # ---- tasks ----
 
     def _judge_stranded(self) -> None:
-        # Actors first: what becomes of a call depends on whether its actor is dead.
-        stranded = sorted(self._core.stranded(), key=lambda item: not item[0].is_actor)
-        for job, open_returns, raised in stranded:
+        """Decide about what is stranded.
+
+        Actors first: what becomes of a call depends on whether its actor is dead, and one that is
+        buried leaves its mailbox stranded.
+        """
+        stranded = self._core.stranded()
+        actors = [item for item in stranded if item[0].is_actor]
+        if actors:
+            self._judge(actors)
+            stranded = self._core.stranded()
+        self._judge([item for item in stranded if not item[0].is_actor])
+
+    def _judge(self, stranded: list[tuple[_core.Job, int]]) -> None:
+        for job, open_returns in stranded:
             key = id(job)
             self._tasks[key] = job
             self._decide(
@@ -357,7 +368,7 @@ class Supervisor:
                     job.max_retries,
                     open_returns,
                     job.nreturns,
-                    raised,
+                    job.why_stranded == _core.RAISED,
                     self._cause,
                     cancelled=job.was_cancelled,
                     is_actor=job.is_actor,

@@ -450,8 +450,7 @@ static inline void mix_supervise(rl_session *s)
 {
     rl_job job;
     uint32_t cursor = 0, open;
-    int raised;
-    while (rl_task_next_stranded(s, &cursor, &job, &open, &raised) == 0) {
+    while (rl_task_next_stranded(s, &cursor, &job, &open) == 0) {
         if (open > 0 && job.attempt < 3) {
             CHECK_EQ(rl_task_requeue(s, job.task), 0);
             continue;

@@ -79,8 +79,7 @@ static uint32_t fail_stranded(void)
 {
     rl_job job;
     uint32_t cursor = 0, open, n = 0;
-    int raised;
-    while (rl_task_next_stranded(&r.s, &cursor, &job, &open, &raised) == 0) {
+    while (rl_task_next_stranded(&r.s, &cursor, &job, &open) == 0) {
         uint8_t bytes[RL_INLINE];
         rl_value failure = failure_value(1, bytes);
         OK(&r.s, rl_task_conclude(&r.s, job.task, &failure, open));
@@ -263,14 +262,13 @@ static void test_restarted_actor_has_its_mailbox_still(void)
 {
     rl_job job;
     uint32_t cursor = 0, open;
-    int raised;
     set_up(RL_ACTOR_ORDERED, 0);
     rl_handle running = call(&r.s, NULL, 0), queued = call(&r.s, NULL, 0);
     CHECK_EQ(take_call(&job), 0);
     leave_session(&worker);
     CHECK_CLEAN(&r.s);
     rig_join(&r, &worker);
-    while (rl_task_next_stranded(&r.s, &cursor, &job, &open, &raised) == 0) {
+    while (rl_task_next_stranded(&r.s, &cursor, &job, &open) == 0) {
         OK(&r.s, rl_task_requeue(&r.s, job.task));
     }
     OK(&r.s, rl_task_take(&worker, 0, &self));

@@ -203,8 +203,7 @@ static void decide_stranded(scene *sc)
     rl_session *s = &sc->r.s;
     rl_job job;
     uint32_t cursor = 0, open;
-    int raised;
-    while (rl_task_next_stranded(s, &cursor, &job, &open, &raised) == 0) {
+    while (rl_task_next_stranded(s, &cursor, &job, &open) == 0) {
         uint8_t bytes[RL_INLINE];
         rl_value values[NREFS];
         for (uint32_t k = 0; k < open; k++) values[k] = failure_value(9, bytes);

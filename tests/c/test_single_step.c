@@ -244,8 +244,7 @@ static void finish_all_tasks(rl_session *s)
 {
     rl_job job;
     uint32_t cursor = 0, open;
-    int raised;
-    while (rl_task_next_stranded(s, &cursor, &job, &open, &raised) == 0) {
+    while (rl_task_next_stranded(s, &cursor, &job, &open) == 0) {
         CHECK_EQ(rl_task_requeue(s, job.task), 0);
     }
     while (rl_task_take(s, 0, &job) == 0) {

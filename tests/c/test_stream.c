@@ -165,8 +165,7 @@ static rl_job next_stranded(uint32_t expected_open)
 {
     rl_job stranded;
     uint32_t cursor = 0, open;
-    int raised;
-    CHECK_EQ(rl_task_next_stranded(&r.s, &cursor, &stranded, &open, &raised), 0);
+    CHECK_EQ(rl_task_next_stranded(&r.s, &cursor, &stranded, &open), 0);
     CHECK_EQ(open, expected_open);
     return stranded;
 }

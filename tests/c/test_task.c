@@ -738,11 +738,10 @@ static rl_job next_stranded(uint32_t expected_open, int expected_raised)
 {
     rl_job job;
     uint32_t cursor = 0, open;
-    int raised;
-    CHECK_EQ(rl_task_next_stranded(&r.s, &cursor, &job, &open, &raised), 0);
+    CHECK_EQ(rl_task_next_stranded(&r.s, &cursor, &job, &open), 0);
     CHECK_EQ(open, expected_open);
-    CHECK_EQ(raised, expected_raised);
-    CHECK_EQ(rl_task_next_stranded(&r.s, &cursor, &job, &open, &raised), RL_EAGAIN);
+    CHECK_EQ(job.stranded == RL_TASK_RAISED, expected_raised);
+    CHECK_EQ(rl_task_next_stranded(&r.s, &cursor, &job, &open), RL_EAGAIN);
     return job;
 }
 
