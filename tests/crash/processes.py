@@ -63,6 +63,15 @@ def is_living_child(pid: int, parent: int) -> bool:
     return stat is not None and stat[0] not in "ZX" and stat[1] == parent
 
 
+def reaches(pidfd: int, signum: int) -> bool:
+    """Send a signal; return whether the process had not ended by itself since it was looked at."""
+    try:
+        signal.pidfd_send_signal(pidfd, signum)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def signal_children(pids: Iterable[int], parent: int, signum: int = signal.SIGKILL) -> int:
     """Send a signal to those of `pids` that are living children of `parent`.
 
@@ -79,11 +88,10 @@ def signal_children(pids: Iterable[int], parent: int, signum: int = signal.SIGKI
             # The pidfd holds the process, so what is true now stays true of whom it reaches.
             if not is_living_child(pid, parent):
                 os.close(fds.pop())
-        for fd in fds:
-            signal.pidfd_send_signal(fd, signum)
-        for fd in fds if signum == signal.SIGKILL else []:
+        reached = [fd for fd in fds if reaches(fd, signum)]
+        for fd in reached if signum == signal.SIGKILL else []:
             assert select.select([fd], [], [], 10.0)[0], "a process survived SIGKILL for 10 s"
-        return len(fds)
+        return len(reached)
     finally:
         for fd in fds:
             os.close(fd)
