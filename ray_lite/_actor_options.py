@@ -15,6 +15,7 @@ from ray_lite._options import (
     anything,
     check_strategy,
     demand_of,
+    or_default,
     parse_amount,
     parse_backpressure,
     parse_flag,
@@ -178,48 +179,44 @@ def _concurrency_groups(key: str, value: object) -> dict[str, int]:
     return {parse_text(key, name): count(f"{key}[{name!r}]", n) for name, n in value.items()}
 
 
-def _or_default(rule: Callable[[str, Any], Any], default: object) -> Callable[[str, Any], Any]:
-    return lambda key, value: default if value is None else rule(key, value)
-
-
 _ACTOR: Final = ActorOptions()
 _ACTOR_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType(
     {
-        "num_cpus": _or_default(parse_amount, _ACTOR.num_cpus),
-        "num_gpus": _or_default(parse_amount, _ACTOR.num_gpus),
-        "memory": _or_default(parse_number, _ACTOR.memory),
-        "object_store_memory": _or_default(parse_number, 0.0),
-        "resources": _or_default(parse_resources, _ACTOR.resources),
-        "accelerator_type": _or_default(parse_text, None),
-        "label_selector": _or_default(parse_mapping_of_text, _ACTOR.label_selector),
-        "max_restarts": _or_default(parse_integer_from(-1), 0),
-        "max_task_retries": _or_default(parse_integer_from(-1), 0),
-        "max_concurrency": _or_default(parse_integer_from(0), 0),
-        "max_pending_calls": _or_default(parse_integer_from(-1), -1),
-        "name": _or_default(parse_text, None),
-        "namespace": _or_default(parse_text, None),
-        "lifetime": _or_default(_lifetime, None),
+        "num_cpus": or_default(parse_amount, _ACTOR.num_cpus),
+        "num_gpus": or_default(parse_amount, _ACTOR.num_gpus),
+        "memory": or_default(parse_number, _ACTOR.memory),
+        "object_store_memory": or_default(parse_number, 0.0),
+        "resources": or_default(parse_resources, _ACTOR.resources),
+        "accelerator_type": or_default(parse_text, None),
+        "label_selector": or_default(parse_mapping_of_text, _ACTOR.label_selector),
+        "max_restarts": or_default(parse_integer_from(-1), 0),
+        "max_task_retries": or_default(parse_integer_from(-1), 0),
+        "max_concurrency": or_default(parse_integer_from(0), 0),
+        "max_pending_calls": or_default(parse_integer_from(-1), -1),
+        "name": or_default(parse_text, None),
+        "namespace": or_default(parse_text, None),
+        "lifetime": or_default(_lifetime, None),
         "get_if_exists": parse_flag,
-        "concurrency_groups": _or_default(_concurrency_groups, _ACTOR.concurrency_groups),
-        "allow_out_of_order_execution": _or_default(parse_flag, None),
-        "scheduling_strategy": _or_default(parse_strategy, _ACTOR.scheduling_strategy),
-        "runtime_env": _or_default(parse_runtime_env, _ACTOR.runtime_env),
+        "concurrency_groups": or_default(_concurrency_groups, _ACTOR.concurrency_groups),
+        "allow_out_of_order_execution": or_default(parse_flag, None),
+        "scheduling_strategy": or_default(parse_strategy, _ACTOR.scheduling_strategy),
+        "runtime_env": or_default(parse_runtime_env, _ACTOR.runtime_env),
         "enable_task_events": anything,
         "enable_tensor_transport": anything,
         "_metadata": anything,
-        "_actor_generator_backpressure_num_objects": _or_default(parse_backpressure, None),
+        "_actor_generator_backpressure_num_objects": or_default(parse_backpressure, None),
     }
 )
 _METHOD_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType(
     {
-        "num_returns": _or_default(parse_num_returns, None),
-        "concurrency_group": _or_default(parse_text, None),
-        "max_task_retries": _or_default(parse_integer_from(-1), None),
-        "retry_exceptions": _or_default(parse_retry_exceptions, False),
-        "name": _or_default(parse_text, None),
+        "num_returns": or_default(parse_num_returns, None),
+        "concurrency_group": or_default(parse_text, None),
+        "max_task_retries": or_default(parse_integer_from(-1), None),
+        "retry_exceptions": or_default(parse_retry_exceptions, False),
+        "name": or_default(parse_text, None),
         "enable_task_events": anything,
         "tensor_transport": anything,
-        "_generator_backpressure_num_objects": _or_default(parse_backpressure, None),
+        "_generator_backpressure_num_objects": or_default(parse_backpressure, None),
         "_num_objects_per_yield": parse_integer_from(1),
     }
 )

@@ -436,7 +436,7 @@ def anything(key: str, value: object) -> object:
     return value
 
 
-def _or_default(rule: Callable[[str, Any], Any], default: object) -> Callable[[str, Any], Any]:
+def or_default(rule: Callable[[str, Any], Any], default: object) -> Callable[[str, Any], Any]:
     """Return `rule` extended by: None stands for `default`."""
     return lambda key, value: default if value is None else rule(key, value)
 
@@ -446,21 +446,21 @@ _DEFAULTS: Final = TaskOptions()
 _TASK_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType(
     {
         # None means "by the kind of function", which _resolve_num_returns knows.
-        "num_returns": _or_default(parse_num_returns, None),
-        "num_cpus": _or_default(parse_amount, _DEFAULTS.num_cpus),
-        "num_gpus": _or_default(parse_amount, _DEFAULTS.num_gpus),
-        "memory": _or_default(parse_number, _DEFAULTS.memory),
-        "resources": _or_default(parse_resources, _DEFAULTS.resources),
-        "accelerator_type": _or_default(parse_text, None),
-        "label_selector": _or_default(parse_mapping_of_text, _DEFAULTS.label_selector),
-        "max_retries": _or_default(parse_integer_from(-1), _DEFAULTS.max_retries),
+        "num_returns": or_default(parse_num_returns, None),
+        "num_cpus": or_default(parse_amount, _DEFAULTS.num_cpus),
+        "num_gpus": or_default(parse_amount, _DEFAULTS.num_gpus),
+        "memory": or_default(parse_number, _DEFAULTS.memory),
+        "resources": or_default(parse_resources, _DEFAULTS.resources),
+        "accelerator_type": or_default(parse_text, None),
+        "label_selector": or_default(parse_mapping_of_text, _DEFAULTS.label_selector),
+        "max_retries": or_default(parse_integer_from(-1), _DEFAULTS.max_retries),
         "retry_exceptions": parse_retry_exceptions,
         "max_calls": parse_integer_from(0),
-        "name": _or_default(parse_text, None),
-        "scheduling_strategy": _or_default(parse_strategy, _DEFAULTS.scheduling_strategy),
-        "runtime_env": _or_default(parse_runtime_env, _DEFAULTS.runtime_env),
+        "name": or_default(parse_text, None),
+        "scheduling_strategy": or_default(parse_strategy, _DEFAULTS.scheduling_strategy),
+        "runtime_env": or_default(parse_runtime_env, _DEFAULTS.runtime_env),
         "enable_task_events": anything,
-        "_generator_backpressure_num_objects": _or_default(parse_backpressure, None),
+        "_generator_backpressure_num_objects": or_default(parse_backpressure, None),
         "_num_objects_per_yield": parse_integer_from(1),
         "_metadata": anything,
     }

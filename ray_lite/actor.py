@@ -19,21 +19,29 @@ from ray_lite._actor_options import (
     parse_actor_options,
     parse_method_options,
 )
-from ray_lite._codec import encode, encode_call
 from ray_lite._core import Id, ObjectRef
 from ray_lite._options import NumReturns
+from ray_lite.certificate import actor_id_of
 from ray_lite.exceptions import (
     ActorAlreadyExistsError,
     ActorHandleNotFoundError,
     RaySystemError,
 )
-from ray_lite.remote import Mode, Prepared, Signature, export_function, submit
+from ray_lite.remote import (
+    Prepared,
+    Signature,
+    encode_arguments,
+    export,
+    export_function,
+    is_generator_function,
+    prepare_call,
+    submit,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_GROUP: Final = "_default"
 ASYNC_CONCURRENCY: Final = 1000  # coroutines of an async actor that are under way at once
-ACTOR_ID_NBYTES: Final = 16
 _OPTIONS: Final = "__ray_method_options__"
 
 
@@ -125,17 +133,13 @@ def _inspect_method(cls: type, name: str, function: Any) -> MethodInfo:
     takes_self = inspect.isfunction(function) and not isinstance(
         inspect.getattr_static(cls, name), staticmethod
     )
-    generator = _is_generator(function)
+    generator = is_generator_function(function)
     given = getattr(function, _OPTIONS, {})
     return MethodInfo(
         tuple((p.name, int(p.kind), p.default is not p.empty) for p in parameters[takes_self:]),
         parse_method_options(given, decorator=True, is_generator=generator),
         generator,
     )
-
-
-def _is_generator(function: Any) -> bool:
-    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 _BUILT_IN: Final = MethodInfo((), MethodOptions(), False)
@@ -180,7 +184,7 @@ def method(**options: Any) -> Callable[[F], F]:
     parse_method_options(options, decorator=True, is_generator=True)
 
     def decorate(function: F) -> F:
-        parse_method_options(options, decorator=True, is_generator=_is_generator(function))
+        parse_method_options(options, decorator=True, is_generator=is_generator_function(function))
         setattr(function, _OPTIONS, options)
         return function
 
@@ -282,28 +286,21 @@ def _make_actor(
         if found is not None:
             return found
     info = _inspect_class(cls, options)._replace(namespace=space)
-    export = _export(connection, cls, info)
-    try:
-        encoded = encode_call(args, kwargs)
-    except TypeError as error:
-        raise TypeError(
-            f"Could not serialize the argument of the actor {cls.__module__}.{cls.__qualname__}: "
-            f"{error}"
-        ) from error
-    ordered = options.allow_out_of_order_execution is not True and (
-        options.allow_out_of_order_execution is False or not (info.is_async or info.is_threaded)
-    )
+    exported = _export_class(connection, cls, info)
+    out_of_order = options.allow_out_of_order_execution
+    if out_of_order is None:
+        out_of_order = info.is_async or info.is_threaded
     try:
         ref = core.submit_actor(
-            export,
-            encoded,
+            exported,
+            encode_arguments(cls, args, kwargs),
             core.scheduling_class(options.demand()),
             info.name.encode(),
             options.max_restarts,
             0,
             info.actor_name.encode(),
             space.encode(),
-            ordered,
+            not out_of_order,
             options.lifetime == "detached",
             max(options.max_pending_calls, 0),
         )
@@ -313,7 +310,7 @@ def _make_actor(
         if found is None:
             raise
         return found
-    return ActorHandle(ref, export, info)
+    return ActorHandle(ref, exported, info)
 
 
 def _constructor_signature(cls: type) -> Signature:
@@ -324,29 +321,14 @@ def _constructor_signature(cls: type) -> Signature:
     return Signature(signature)
 
 
-def _export(connection: session.Connection, cls: type, info: ActorInfo) -> ObjectRef[Any]:
-    """Store the class and what there is to know of it, once a session for the same options."""
-    key = (cls, repr(info))
-    ref: ObjectRef[Any] | None = connection.cache.get(key)
-    if ref is None:
-        ref = connection.core.put(encode((_export_class(connection, cls), tuple(info))))
-        connection.cache[key] = ref
-    return ref
+def _export_class(connection: session.Connection, cls: type, info: ActorInfo) -> ObjectRef[Any]:
+    """Store the class and what there is to know of it, once a session for the same options.
 
-
-def _export_class(connection: session.Connection, cls: type) -> ObjectRef[Any]:
-    """Store the class, once a session: an object of its own, for only its actors load it."""
-    ref: ObjectRef[Any] | None = connection.cache.get(cls)
-    if ref is None:
-        try:
-            encoded = encode(cls)
-        except TypeError as error:
-            raise TypeError(
-                f"Could not serialize the actor class {cls.__module__}.{cls.__qualname__}: {error}"
-            ) from error
-        ref = connection.core.put(encoded)
-        connection.cache[cls] = ref
-    return ref
+    The class is an object of its own, for only its actors load it.
+    """
+    what = f"the actor class {cls.__module__}.{cls.__qualname__}"
+    loaded = export(connection, cls, cls, what)
+    return export(connection, (cls, repr(info)), (loaded, tuple(info)), what)
 
 
 # ---- handles ----
@@ -360,14 +342,14 @@ class ActorHandle:
 
     Args:
         ref: The object that stands for the actor.
-        export: The stored class.
+        exported: The stored class.
         info: What is known of it.
     """
 
-    def __init__(self, ref: ObjectRef[Any], export: ObjectRef[Any], info: ActorInfo) -> None:
+    def __init__(self, ref: ObjectRef[Any], exported: ObjectRef[Any], info: ActorInfo) -> None:
         """Keep them."""
         self._ref = ref
-        self._export = export
+        self._exported = exported
         self._info = info
         #: How each method is called, made at its first use.
         self._prepared: dict[str, tuple[Prepared, Signature]] = {}
@@ -375,11 +357,12 @@ class ActorHandle:
     @property
     def _actor_id(self) -> Id:
         """Return the actor's id, 16 bytes."""
-        return Id(self._ref.binary()[:ACTOR_ID_NBYTES])
+        return actor_id_of(self._ref)
 
     def __getattr__(self, name: str) -> "ActorMethod":
         """Return the method of that name, for `.remote()`."""
-        if name not in self.__dict__.get("_info", _NO_INFO).methods:
+        info = self.__dict__.get("_info")  # not there yet while it is being made
+        if info is None or name not in info.methods:
             raise AttributeError(f"'ActorHandle' object has no attribute '{name}'")
         return ActorMethod(self, name)
 
@@ -401,24 +384,21 @@ class ActorHandle:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to make a handle of the same actor elsewhere."""
-        return _restore_handle, (self._ref, self._export)
+        return _restore_handle, (self._ref, self._exported)
 
 
-_NO_INFO: Final = ActorInfo("", "", {}, False, {DEFAULT_GROUP: 1}, 0, "", "", {}, None)
-
-
-def _restore_handle(ref: ObjectRef[Any], export: ObjectRef[Any]) -> ActorHandle:
+def _restore_handle(ref: ObjectRef[Any], exported: ObjectRef[Any]) -> ActorHandle:
     connection = session.current()
     if connection is None:
         raise ValueError("a handle of an actor arrived in a process that is in no session")
-    return ActorHandle(ref, export, _info_of(connection, export))
+    return ActorHandle(ref, exported, _info_of(connection, exported))
 
 
-def _info_of(connection: session.Connection, export: ObjectRef[Any]) -> ActorInfo:
-    info: ActorInfo | None = connection.cache.get(export)
+def _info_of(connection: session.Connection, exported: ObjectRef[Any]) -> ActorInfo:
+    info: ActorInfo | None = connection.cache.get(exported)
     if info is None:
-        info = ActorInfo(*connection.core.read(export)[1])
-        connection.cache[export] = info
+        info = ActorInfo(*connection.core.read(exported)[1])
+        connection.cache[exported] = info
     return info
 
 
@@ -486,28 +466,18 @@ def _prepare(handle: ActorHandle, name: str, options: MethodOptions) -> tuple[Pr
         if options.num_returns is not None
         else ("streaming" if method.is_generator else 1)
     )
-    limit = options.generator_backpressure_num_objects or info.backpressure or 0
-    retries = (
-        info.max_task_retries if options.max_task_retries is None else options.max_task_retries
-    )
-    mode = Mode.DYNAMIC if returns == "dynamic" else Mode(0)
-    if returns == "streaming" and limit:
-        mode |= Mode.PAUSES
+    retries = options.max_task_retries
     title = f"{info.name}.{name}"
-    if options.name:
-        mode |= Mode.NAMED
-    nreturns = 1 if isinstance(returns, str) else returns
-    prepared = Prepared(
+    prepared = prepare_call(
         connection,
-        export_function(connection, name, title, options.retry_exceptions or False),
-        connection.core.scheduling_class({}),
-        nreturns,
-        (options.name or title).encode(),
-        retries,
-        int(mode),
-        limit if returns == "streaming" else -1,
-        nreturns == 1,
-        info.group_index(name, options.concurrency_group),
+        export_function(connection, name, title, options.retry_exceptions),
+        returns,
+        demand={},
+        name=options.name or title,
+        is_named=bool(options.name),
+        max_retries=info.max_task_retries if retries is None else retries,
+        limit=options.generator_backpressure_num_objects or info.backpressure,
+        group=info.group_index(name, options.concurrency_group),
     )
     return prepared, _signature_of(method)
 
@@ -557,8 +527,8 @@ def _find(connection: session.Connection, space: str, name: str) -> ActorHandle 
     found = connection.core.find_actor(space, name)
     if found is None:
         return None
-    ref, export = found
-    return ActorHandle(ref, export, _info_of(connection, export))
+    ref, exported = found
+    return ActorHandle(ref, exported, _info_of(connection, exported))
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:

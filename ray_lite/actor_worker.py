@@ -1,15 +1,13 @@
 """A worker that has become an actor: makes the instance and serves its calls until the end.
 
 Owns the three ways to serve (in order in the main thread; in threads, some for each concurrency
-group; as coroutines on an event loop) and the certificate that says why the actor died. It must not
-know how callers name it (actor.py), nor whether it is restarted (scheduler.py).
+group; on an event loop, actor_loop.py) and what ends the actor. It must not know how callers name
+it (actor.py), nor whether it is restarted (scheduler.py).
 
     the actor's job ──► instance ──► take_call ──► runner.Runner.run ──► take_call
 """
 
-import asyncio
 import contextlib
-import inspect
 import os
 import signal
 import sys
@@ -18,21 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ray_lite import _core, session
-from ray_lite._codec import encode
 from ray_lite.actor import ActorExit, ActorInfo
-from ray_lite.exceptions import (
-    ActorDiedError,
-    RaySystemError,
-    TaskCancelledError,
-    dumps_error,
-    error_text,
-    make_task_error,
-)
-from ray_lite.remote import Export, Mode
-from ray_lite.returns import Returns
-from ray_lite.runner import Call, Runner, read_arguments
-
-ACTOR_ID_HEX = 32  # digits
+from ray_lite.certificate import certify_death, certify_failed_constructor
+from ray_lite.exceptions import RaySystemError, dumps_error, error_text, make_task_error
+from ray_lite.remote import Export
+from ray_lite.runner import Runner, read_arguments
 
 
 class ActorWorker:
@@ -64,7 +52,7 @@ class ActorWorker:
             if not self._construct():
                 return
             if self._info.is_async:
-                asyncio.run(_Loop(self._core, self._job, self._info, self._runner, self._end).run())
+                self._serve_on_loop()
             elif self._info.is_threaded:
                 self._serve_in_threads()
             else:
@@ -91,7 +79,7 @@ class ActorWorker:
         except BaseException as error:
             failure = dumps_error(make_task_error(name, error, pid=os.getpid()))
         print(f"Exception raised in creation task: {error_text(failure)}", file=sys.stderr)
-        self._finish(dumps_error(_constructor_error(failure, self._actor_id())))
+        certify_failed_constructor(self._core, self._job, failure)
         return False
 
     def _describe(self, cls: type) -> str:
@@ -123,7 +111,12 @@ class ActorWorker:
             try:
                 self._runner.run(job)
             except SystemExit as error:
-                self._end(_exit_reason(error))
+                self._exit(error)
+
+    def _serve_on_loop(self) -> None:
+        from ray_lite.actor_loop import Loop  # brings asyncio, which is slow to import
+
+        Loop(self._core, self._job, self._info, self._runner, self._exit).run()
 
     def _serve_in_threads(self) -> None:
         threads = [
@@ -142,186 +135,26 @@ class ActorWorker:
 
     # ---- the end ----
 
-    def _actor_id(self) -> str:
-        return self._job.return_ref(0).hex()[:ACTOR_ID_HEX]
+    def _exit(self, error: SystemExit) -> None:
+        """A method, or something in it, asked for the end of the actor."""
+        called = "exit_actor() is called"
+        self._end(called if isinstance(error, ActorExit) else f"it called sys.exit({error.code!r})")
 
     def _end(self, reason: str) -> None:
         """Say why the actor dies, and end this process."""
         with self._ending:
-            self._finish(
-                dumps_error(
-                    ActorDiedError(
-                        died_text(
-                            self._info.name,
-                            self._actor_id(),
-                            self._info.namespace,
-                            reason,
-                            os.getpid(),
-                        ),
-                        actor_id=self._actor_id(),
-                    )
-                )
+            certify_death(
+                self._core,
+                self._job,
+                reason,
+                name=self._info.name,
+                namespace=self._info.namespace,
+                pid=os.getpid(),
             )
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)
 
-    def _finish(self, certificate: bytes) -> None:
-        self._job.conclude([self._core.store(encode(certificate))])
-
-
-def died_text(name: str, actor_id: str, namespace: str, reason: str, pid: int | None) -> str:
-    """Return the words of an ActorDiedError."""
-    where = "" if pid is None else f"\n\tpid: {pid}"
-    return (
-        "The actor died unexpectedly before finishing this task.\n"
-        f"\tclass_name: {name}\n\tactor_id: {actor_id}{where}\n\tnamespace: {namespace}\n"
-        f"\tip: 127.0.0.1\nThe actor is dead because {reason}."
-    )
-
-
-def _constructor_error(failure: bytes, actor_id: str) -> ActorDiedError:
-    died = ActorDiedError(
-        f"The actor died because of an error raised in its creation task, {error_text(failure)}",
-        actor_id=actor_id,
-    )
-    died.actor_init_failed = True
-    return died
-
 
 def _exit_actor() -> None:
     raise ActorExit(0)
-
-
-def _exit_reason(error: SystemExit) -> str:
-    if isinstance(error, ActorExit):
-        return "exit_actor() is called"
-    return f"it called sys.exit({error.code!r})"
-
-
-class _Loop:
-    """Serves an async actor: its calls are coroutines on the event loop of the main thread.
-
-    Args:
-        core: The session.
-        job: The task that is the actor.
-        info: What it is.
-        runner: Runs what is no coroutine.
-        end: Ends the actor for a reason.
-    """
-
-    def __init__(
-        self,
-        core: _core.Session,
-        job: _core.Job,
-        info: ActorInfo,
-        runner: Runner,
-        end: Callable[[str], None],
-    ) -> None:
-        self._core = core
-        self._job = job
-        self._info = info
-        self._runner = runner
-        self._end = end
-        #: What runs now.
-        self._running: dict[asyncio.Task[None], _core.Job] = {}
-
-    async def run(self) -> None:
-        """Serve until nobody can call any more."""
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_signal_handler(session.CANCEL_SIGNAL, self._cancel_marked)
-        pumps = [
-            asyncio.ensure_future(self._start_pump(group, size))
-            for group, size in enumerate(self._info.groups.values())
-        ]
-        await asyncio.gather(*pumps)
-
-    def _start_pump(self, group: int, size: int) -> "asyncio.Future[None]":
-        """Have a thread take the calls of a group, as many at once as it may run."""
-        done: asyncio.Future[None] = self._loop.create_future()
-        thread = threading.Thread(target=self._pump, args=(group, size, done), daemon=True)
-        thread.start()
-        return done
-
-    def _pump(self, group: int, size: int, done: "asyncio.Future[None]") -> None:
-        room = threading.Semaphore(size)
-        try:
-            while True:
-                room.acquire()
-                job = self._core.take_call(self._job, group)
-                if job is None:
-                    break
-                self._loop.call_soon_threadsafe(self._start, job, room)
-        except RaySystemError:
-            pass  # the session is over
-        self._loop.call_soon_threadsafe(done.set_result, None)
-
-    def _start(self, job: _core.Job, room: threading.Semaphore) -> None:
-        task = self._loop.create_task(self._serve(job))
-        self._running[task] = job
-
-        def forget(task: "asyncio.Task[None]") -> None:
-            del self._running[task]
-            room.release()
-
-        task.add_done_callback(forget)
-
-    def _cancel_marked(self) -> None:
-        """Somebody has cancelled a call of this actor: which?"""
-        for task, job in list(self._running.items()):
-            if job.is_cancelled:
-                task.cancel()
-
-    async def _serve(self, job: _core.Job) -> None:
-        """Run one call; it is finished, failed or stranded afterwards."""
-        session.current_job.set(job)
-        returns = Returns(self._core, job, job.name, lambda error: False)
-        try:
-            _, returns, call = self._runner.prepare(job)
-            if call is not None:
-                await self._deliver(job, returns, call)
-        except SystemExit as error:
-            self._end(_exit_reason(error))
-        except BaseException as error:
-            returns.fail(dumps_error(make_task_error(job.name, error, pid=os.getpid())))
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-
-    async def _deliver(self, job: _core.Job, returns: Returns, call: Call) -> None:
-        dynamic, pauses = bool(job.options & Mode.DYNAMIC), bool(job.options & Mode.PAUSES)
-        outcome = await _outcome_of(job, call)
-        result = None if isinstance(outcome, _Raised) else outcome()
-        if inspect.isasyncgen(result) and job.fills_stream:
-            await returns.deliver_async(result, pauses=pauses)
-            return
-        returns.deliver(outcome, dynamic=dynamic, pauses=pauses)
-
-
-class _Raised:
-    """A call that raises what the awaited one raised."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __call__(self) -> Any:
-        """Raise it."""
-        raise self._error
-
-
-async def _outcome_of(job: _core.Job, call: Call) -> Callable[[], Any]:
-    """Await the call's result, if it is to be awaited; return a call that gives or raises it."""
-    try:
-        result = call()
-        if inspect.isawaitable(result):
-            result = await result
-        if job.is_cancelled:
-            raise TaskCancelledError(job.task_id.hex())
-    except SystemExit:
-        raise
-    except asyncio.CancelledError as error:
-        cancelled = TaskCancelledError(job.task_id.hex()) if job.is_cancelled else error
-        return _Raised(cancelled)
-    except BaseException as error:
-        return _Raised(error)
-    return lambda: result

@@ -113,8 +113,8 @@ def _context_info(connection: Connection) -> dict[str, Any]:
     return {
         "address": "local",
         "node_ip_address": "127.0.0.1",
-        "node_id": f"{core.segments.cookie:056x}",
-        "session_id": f"{core.segments.cookie:016x}",
+        "node_id": connection.node_id,
+        "session_id": connection.session_id,
         "object_store_memory": core.segments.capacity,
         "namespace": connection.namespace,
         "webui_url": "",

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, overload
 
 from ray_lite import api
-from ray_lite._codec import encode, encode_call
+from ray_lite._codec import Encoded, encode, encode_call
 from ray_lite._core import ObjectRef
 from ray_lite._options import NumReturns, TaskOptions, parse_task_options
 from ray_lite.generator import ObjectRefGenerator
@@ -27,7 +27,6 @@ class Mode(enum.IntFlag):
     """The option bits of a task's record."""
 
     DYNAMIC = 1  # num_returns="dynamic"
-    RETRY = 2  # retry_exceptions: the export says which
     NAMED = 4  # the record's name is from options, not the function's
     PAUSES = 8  # its stream has a limit
 
@@ -146,7 +145,7 @@ class RemoteFunction(Generic[R_co]):
             ValueError: An unknown keyword, or a value out of range.
             TypeError: A value of the wrong type.
         """
-        generator = _is_generator_function(self._function)
+        generator = is_generator_function(self._function)
         checked = parse_task_options(options, is_generator=generator, base=self._options)
         return _FunctionWithOptions(self._function, checked, self._signature)
 
@@ -197,6 +196,18 @@ class _FunctionWithOptions(Generic[R_co]):
         return result
 
 
+def encode_arguments(
+    callee: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Encoded:
+    """Return the arguments of a call, encoded; a TypeError says for what they cannot be."""
+    try:
+        return encode_call(args, kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"Could not serialize the argument for a task or actor {_where(callee)}: {error}"
+        ) from error
+
+
 def submit(
     prepared: Prepared,
     function: "Callable[..., Any] | str",
@@ -205,15 +216,9 @@ def submit(
     actor: ObjectRef[Any] | None = None,
 ) -> Any:
     """Submit one call of a function, or of the method so called of `actor`."""
-    try:
-        encoded = encode_call(args, kwargs)
-    except TypeError as error:
-        raise TypeError(
-            f"Could not serialize the argument for a task or actor {_where(function)}: {error}"
-        ) from error
     refs = prepared.connection.core.submit(
         prepared.function,
-        encoded,
+        encode_arguments(function, args, kwargs),
         prepared.class_,
         prepared.nreturns,
         prepared.name,
@@ -236,42 +241,70 @@ def _prepare(
 ) -> Prepared:
     """Export `function` and put the options into the core's terms."""
     options.check_at_call()
-    returns = options.num_returns
-    limit = options.generator_backpressure_num_objects or 0
-    nreturns = 1 if isinstance(returns, str) else returns
-    mode = Mode.DYNAMIC if returns == "dynamic" else Mode(0)
-    if options.retry_exceptions:
-        mode |= Mode.RETRY
-    if returns == "streaming" and limit:
-        mode |= Mode.PAUSES
     name: str = getattr(function, "__name__", "task")
-    if options.name is not None:
-        mode |= Mode.NAMED
-        name = options.name or name
-    return Prepared(
-        connection,
-        _export(connection, function, options),
-        connection.core.scheduling_class(options.demand()),
-        nreturns,
-        name.encode(),
-        options.max_retries,
-        int(mode),
-        limit if returns == "streaming" else -1,
-        nreturns == 1,
-    )
-
-
-def _export(
-    connection: Connection, function: Callable[..., Any], options: TaskOptions
-) -> ObjectRef[Any]:
-    """Store `function` for the workers, once a session; later changes to it are not seen."""
-    return export_function(
+    exported = export_function(
         connection,
         function,
-        getattr(function, "__name__", "task"),
+        name,
         options.retry_exceptions,
         options.max_calls,
         options.env_vars(),
+    )
+    return prepare_call(
+        connection,
+        exported,
+        options.num_returns,
+        demand=options.demand(),
+        name=options.name or name,
+        is_named=options.name is not None,
+        max_retries=options.max_retries,
+        limit=options.generator_backpressure_num_objects,
+    )
+
+
+def prepare_call(
+    connection: Connection,
+    function: ObjectRef[Any],
+    returns: NumReturns,
+    *,
+    demand: dict[str, int],
+    name: str,
+    is_named: bool,
+    max_retries: int,
+    limit: int | None,
+    group: int = 0,
+) -> Prepared:
+    """Put a call of an exported function or method into the core's terms.
+
+    Args:
+        connection: Where it is submitted.
+        function: What was exported.
+        returns: num_returns.
+        demand: What it holds while it runs: resource name to units of 1/10000.
+        name: Shown in logs and errors.
+        is_named: Whether `name` is from options.
+        max_retries: As the option.
+        limit: A stream pauses at so many untaken items; None is never.
+        group: Of an actor's threads, that are to run it.
+    """
+    streams = returns == "streaming"
+    mode = Mode.DYNAMIC if returns == "dynamic" else Mode(0)
+    if is_named:
+        mode |= Mode.NAMED
+    if streams and limit:
+        mode |= Mode.PAUSES
+    nreturns = 1 if isinstance(returns, str) else returns
+    return Prepared(
+        connection,
+        function,
+        connection.core.scheduling_class(demand),
+        nreturns,
+        name.encode(),
+        max_retries,
+        int(mode),
+        (limit or 0) if streams else -1,
+        nreturns == 1,
+        group,
     )
 
 
@@ -283,30 +316,40 @@ def export_function(
     max_calls: int = 0,
     env_vars: Mapping[str, str] = _NO_ENV_VARS,
 ) -> ObjectRef[Any]:
-    """Store what a worker needs of a function, or of the method so called, once a session."""
+    """Store what a worker needs of a function, or of the method so called, once a session.
+
+    Later changes to it are not seen.
+    """
     key = (function, name, retry_exceptions, max_calls, tuple(sorted(env_vars.items())))
+    value = (function, name, retry_exceptions, max_calls, dict(env_vars))
+    return export(connection, key, value, f"the function {_where(function)}")
+
+
+def export(connection: Connection, key: object, value: object, what: str) -> ObjectRef[Any]:
+    """Store `value` once a session, under `key`.
+
+    Raises:
+        TypeError: It cannot be pickled; the message names `what`.
+    """
     ref: ObjectRef[Any] | None = connection.cache.get(key)
     if ref is None:
         try:
-            encoded = encode((function, name, retry_exceptions, max_calls, dict(env_vars)))
+            encoded = encode(value)
         except TypeError as error:
-            raise TypeError(
-                f"Could not serialize the function {_where(function)}: {error}"
-            ) from error
+            raise TypeError(f"Could not serialize {what}: {error}") from error
         ref = connection.core.put(encoded)
         connection.cache[key] = ref
     return ref
 
 
 def _where(function: Callable[..., Any] | str) -> str:
-    return function if isinstance(function, str) else _qualified_name(function)
-
-
-def _qualified_name(function: Callable[..., Any]) -> str:
+    if isinstance(function, str):
+        return function
     return f"{function.__module__}.{getattr(function, '__qualname__', function)}"
 
 
-def _is_generator_function(function: Callable[..., Any]) -> bool:
+def is_generator_function(function: Callable[..., Any]) -> bool:
+    """Return whether the body yields, in a plain or an async function."""
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
@@ -381,5 +424,5 @@ def _make_remote(function: Any, options: Mapping[str, Any]) -> Any:
             f"'async def' should not be used for remote tasks: {function.__name__} would have no "
             "event loop. Make it a plain function that calls asyncio.run()"
         )
-    generator = _is_generator_function(function)
+    generator = is_generator_function(function)
     return RemoteFunction(function, parse_task_options(options, is_generator=generator))

@@ -21,7 +21,6 @@ A second attempt (after a crash, or an exception that is to be retried) must yie
 visible already; where it does not, the rest fails with StreamingGeneratorReplayInconsistentError.
 """
 
-import asyncio
 import contextlib
 import inspect
 import os
@@ -254,6 +253,8 @@ class Returns:
 
     async def _drive(self, items: Any, *, pauses: bool) -> bytes:
         """Append value by value; returns the failure that ended the stream, or b""."""
+        import asyncio  # it is slow to import, and whoever has a coroutine has it
+
         shown = self._job.stream_log() if self._job.attempt else []
         count = 0
         while True:

@@ -22,6 +22,7 @@ from ray_lite.remote import Export, Mode
 from ray_lite.returns import Returns
 
 FUNCTIONS_KEPT: Final = 1024  # loaded functions, least recently used go first
+_NOTHING: Final = contextlib.nullcontext()
 
 
 class Call:
@@ -75,7 +76,7 @@ class Runner:
         try:
             export, returns, call = self.prepare(job)
             if call is not None:
-                with _environment(export.env_vars):
+                with _environment(export.env_vars) if export.env_vars else _NOTHING:
                     returns.deliver(
                         call,
                         dynamic=bool(job.options & Mode.DYNAMIC),
@@ -158,9 +159,6 @@ def _returns_for(core: _core.Session, job: _core.Job, export: Export) -> Returns
 @contextlib.contextmanager
 def _environment(env_vars: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for the time of a task."""
-    if not env_vars:
-        yield
-        return
     before = {name: os.environ.get(name) for name in env_vars}
     os.environ.update(env_vars)
     try:

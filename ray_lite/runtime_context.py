@@ -10,9 +10,8 @@ from typing import Any, final
 
 from ray_lite import api, session
 from ray_lite._core import Job
+from ray_lite._options import UNITS
 from ray_lite.exceptions import RaySystemError
-
-UNITS = 10_000  # of a resource in 1.0 of it
 
 
 @final
@@ -37,11 +36,11 @@ class RuntimeContext:
 
     def get_job_id(self) -> str:
         """Return the session's id."""
-        return f"{self._connection.core.segments.cookie:016x}"
+        return self._connection.session_id
 
     def get_node_id(self) -> str:
         """Return the id of the one node."""
-        return f"{self._connection.core.segments.cookie:056x}"
+        return self._connection.node_id
 
     def get_worker_id(self) -> str:
         """Return the id of this process."""
@@ -145,7 +144,7 @@ def nodes() -> list[dict[str, Any]]:
         RaySystemError: There is no session; unlike other calls this one does not start it.
     """
     connection = _connected()
-    node_id = f"{connection.core.segments.cookie:056x}"
+    node_id = connection.node_id
     return [
         {
             "NodeID": node_id,

@@ -77,9 +77,24 @@ class Connection:
     #: What the actor is that this process is, and its task; None in every other process.
     actor: "tuple[Any, _core.Job] | None" = None
 
+    @property
+    def session_id(self) -> str:
+        """The session's id, 16 hexadecimal digits."""
+        return session_id(self.core.segments)
+
+    @property
+    def node_id(self) -> str:
+        """The id of the one node, 56 hexadecimal digits."""
+        return self.session_id.zfill(56)
+
 
 #: The task that the code which runs now is part of.
 current_job: Final[ContextVar[_core.Job | None]] = ContextVar("current_job", default=None)
+
+
+def session_id(segments: _core.Segments) -> str:
+    """Return the id of the session whose memory this is, 16 hexadecimal digits."""
+    return f"{segments.cookie:016x}"
 
 
 class _Process:
@@ -144,7 +159,7 @@ def open_session(options: InitOptions) -> Connection:
     bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        env_vars = {**options.env_vars, MARK: f"{segments.cookie:016x}"}
+        env_vars = {**options.env_vars, MARK: session_id(segments)}
         supervisor = _start_supervisor([*segments.fds, bell], theirs, env_vars)
     connection = None
     try:
@@ -164,7 +179,7 @@ def open_session(options: InitOptions) -> Connection:
         _declare_resources(core, num_cpus, options.custom_units())
         _await_ready(connection)
     except BaseException:
-        _abandon_start(connection, supervisor, mine, bell, f"{segments.cookie:016x}")
+        _abandon_start(connection, supervisor, mine, bell, session_id(segments))
         raise
     _process.connection = connection
     return connection

@@ -21,11 +21,9 @@ from typing import Any, Final
 from ray_lite import _core, attach, janitor, logs, session, worker
 from ray_lite import scheduler as sched
 from ray_lite._blas import set_blas_threads
-from ray_lite._codec import encode
 from ray_lite._values import store_failure
-from ray_lite.actor_worker import ACTOR_ID_HEX, died_text
+from ray_lite.certificate import actor_id_of, certify_death, read_certificate
 from ray_lite.exceptions import (
-    ActorDiedError,
     ActorUnavailableError,
     TaskCancelledError,
     WorkerCrashedError,
@@ -92,7 +90,7 @@ class Supervisor:
         #: them too; should it be killed, they do not go with it.
         self._pipes: dict[int, list[int]] = {}
         #: The session's name, for its socket.
-        self._name = f"{self._segments.cookie:016x}"
+        self._name = session.session_id(self._segments)
         #: Descriptor of the pidfd or the connection -> another driver that has joined.
         self._guests: dict[int, attach.Guest] = {}
         #: pidfd of this process, for guests.
@@ -200,13 +198,15 @@ class Supervisor:
                     self._fail_with(self._tasks.pop(task), TaskCancelledError())
                 case sched.FailOrphan(task):
                     job = self._tasks.pop(task)
-                    self._fail_with_data(job, self._core.read(_actor_of(job)))
+                    self._fail_with_data(job, read_certificate(self._core, _actor_of(job)))
                 case sched.FailUnavailable(task, message):
                     job = self._tasks.pop(task)
-                    actor_id = _actor_of(job).hex()[:ACTOR_ID_HEX]
+                    actor_id = actor_id_of(_actor_of(job)).hex()
                     self._fail_with(job, ActorUnavailableError(message, actor_id))
                 case sched.Bury(task, reason):
-                    self._bury_actor(self._tasks.pop(task), reason)
+                    job = self._tasks.pop(task)
+                    space = self._config.namespace
+                    certify_death(self._core, job, reason, name=job.name, namespace=space)
                 case sched.SetGrowable(growable):
                     self._core.set_growable(growable)
                 case sched.SetDepthFirst(depth_first):
@@ -383,13 +383,6 @@ class Supervisor:
         if job.nreturns == 0:
             self._say(message)
         self._fail_with(job, WorkerCrashedError(message))
-
-    def _bury_actor(self, job: _core.Job, reason: str) -> None:
-        """Seal the object that stands for an actor with the reason of its death."""
-        actor_id = job.return_ref(0).hex()[:ACTOR_ID_HEX]
-        text = died_text(job.name, actor_id, self._config.namespace, reason, None)
-        certificate = dumps_error(ActorDiedError(text, actor_id=actor_id))
-        job.conclude([self._core.store(encode(certificate))])
 
     def _fail_with(self, job: _core.Job, error: BaseException) -> None:
         self._fail_with_data(job, dumps_error(error))

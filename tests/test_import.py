@@ -11,7 +11,19 @@ import ray_lite
 # Slow to import; only what uses them may load them.
 HEAVY = {"asyncio", "email", "http", "multiprocessing", "pydoc", "ssl", "unittest", "xml"}
 # What runs in other processes, or as a program of its own.
-ROLES = {"demo", "janitor", "logs", "returns", "scheduler", "supervisor", "worker"}
+ROLES = {
+    "actor_loop",
+    "actor_worker",
+    "demo",
+    "demo_stream",
+    "janitor",
+    "logs",
+    "returns",
+    "runner",
+    "scheduler",
+    "supervisor",
+    "worker",
+}
 
 PUBLIC = [
     "DynamicObjectRefGenerator",
