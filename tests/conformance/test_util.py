@@ -1,4 +1,4 @@
-"""ray.util: named actors listed, and the corners of ActorPool and Queue."""
+"""ray.util: named actors listed, ActorPool and Queue."""
 
 from __future__ import annotations
 
@@ -97,6 +97,44 @@ def pool(ray: ModuleType, actors: list[Any]) -> Any:
     return ray.util.ActorPool(actors)
 
 
+def test_pool_maps_in_order(pool: Any) -> None:
+    assert list(pool.map(double, range(10))) == list(range(0, 20, 2))
+
+
+def test_pool_maps_in_any_order(pool: Any) -> None:
+    results = pool.map_unordered(double, range(10))
+    assert sorted(results) == list(range(0, 20, 2))
+
+
+def test_pool_hands_results_out_one_by_one(pool: Any) -> None:
+    for value in (1, 2, 3):
+        pool.submit(double, value)
+    assert pool.get_next() == 2
+    assert {pool.get_next_unordered(), pool.get_next_unordered()} == {4, 6}
+    assert not pool.has_next()
+    with pytest.raises(StopIteration):
+        pool.get_next()
+
+
+def test_pool_gives_up_at_the_timeout(pool: Any, gate: Gate) -> None:
+    pool.submit(wait, gate.path)
+    with pytest.raises(TimeoutError):
+        pool.get_next(timeout=0.1)
+    gate.meet()
+    assert pool.get_next(timeout=30) == gate.path
+
+
+def test_pool_lends_and_takes_actors(pool: Any) -> None:
+    assert pool.has_free()
+    first, second = pool.pop_idle(), pool.pop_idle()
+    assert pool.pop_idle() is None
+    pool.push(first)
+    with pytest.raises(ValueError):
+        pool.push(first)
+    pool.push(second)
+    assert list(pool.map(double, [1])) == [2]
+
+
 def test_pool_keeps_the_order_of_values_that_come_in_another(pool: Any, gate: Gate) -> None:
     results = pool.map(wait, [gate.path, "", "", ""])
     gate.meet()
@@ -186,6 +224,75 @@ def new_queue(queues: Any) -> Iterator[Callable[..., Any]]:
     yield make
     for queue in made:
         queue.shutdown(force=True)
+
+
+def test_queue_is_first_in_first_out(new_queue: Callable[..., Any]) -> None:
+    queue = new_queue()
+    for value in (1, 2, 3):
+        queue.put(value)
+    assert queue.qsize() == len(queue) == 3
+    assert [queue.get(), queue.get_nowait(), queue.get(timeout=30)] == [1, 2, 3]
+    assert queue.empty()
+
+
+def test_queue_says_when_it_is_empty_or_full(queues: Any, new_queue: Callable[..., Any]) -> None:
+    queue = new_queue(maxsize=1)
+    with pytest.raises(queues.Empty):
+        queue.get_nowait()
+    with pytest.raises(queues.Empty):
+        queue.get(timeout=0.1)
+    queue.put(1)
+    assert queue.full()
+    with pytest.raises(queues.Full):
+        queue.put_nowait(2)
+    with pytest.raises(queues.Full):
+        queue.put(2, timeout=0.1)
+    with pytest.raises(ValueError):
+        queue.put(2, timeout=-1)
+
+
+def test_queue_takes_and_gives_batches_as_a_whole(
+    queues: Any, new_queue: Callable[..., Any]
+) -> None:
+    queue = new_queue(maxsize=3)
+    queue.put_nowait_batch([1, 2])
+    with pytest.raises(queues.Full):
+        queue.put_nowait_batch([3, 4])
+    with pytest.raises(queues.Empty):
+        queue.get_nowait_batch(3)
+    assert queue.get_nowait_batch(2) == [1, 2]
+
+
+def test_queue_is_shared_with_tasks(ray: ModuleType, new_queue: Callable[..., Any]) -> None:
+    queue = new_queue()
+
+    @ray.remote
+    def produce(queue):
+        for i in range(5):
+            queue.put(i)
+
+    done = produce.remote(queue)
+    assert [queue.get(timeout=30) for _ in range(5)] == list(range(5))
+    ray.get(done)
+
+
+def test_queue_waits_without_blocking_the_loop(new_queue: Callable[..., Any]) -> None:
+    queue = new_queue()
+
+    async def run() -> Any:
+        getting = asyncio.ensure_future(queue.get_async())
+        await queue.put_async(3)
+        return await getting
+
+    assert asyncio.run(run()) == 3
+
+
+def test_queue_that_was_shut_down_is_gone(ray: ModuleType, queues: Any) -> None:
+    queue = queues.Queue()
+    actor = queue.actor
+    queue.shutdown(force=True)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(actor.qsize.remote(), timeout=30)
 
 
 def test_full_and_empty_are_those_of_the_standard_library(queues: Any) -> None:
