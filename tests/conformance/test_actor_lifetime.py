@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -57,22 +58,12 @@ def process_class(ray: ModuleType, **options: Any) -> Any:
     return ray.remote(**options)(Process) if options else ray.remote(Process)
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether the process runs; a zombie does not."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until_gone(ray: ModuleType, pid: int) -> None:
+def wait_until_gone(pid: int) -> None:
     """Wait until the process has ended."""
-    fd = os.pidfd_open(pid) if is_alive(pid) else None
-    if fd is None:
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
         return
-    import select
-
     assert select.select([fd], [], [], 30)[0], f"process {pid} is still there"
     os.close(fd)
 
@@ -89,7 +80,7 @@ def test_killed_actor_fails_calls_before_and_after(ray: ModuleType, gate: Gate) 
     for ref in (running, queued, actor.add.remote()):
         with pytest.raises(ray.exceptions.ActorDiedError, match=r"ray\.kill"):
             ray.get(ref, timeout=30)
-    wait_until_gone(ray, pid)
+    wait_until_gone(pid)
     ray.kill(actor)
 
 
@@ -171,7 +162,7 @@ def test_kill_with_restart_restarts(ray: ModuleType) -> None:
     actor = process_class(ray, max_restarts=1, max_task_retries=1).remote()
     pid = ray.get(actor.pid.remote())
     ray.kill(actor, no_restart=False)
-    wait_until_gone(ray, pid)
+    wait_until_gone(pid)
     assert ray.get(actor.pid.remote(), timeout=30) != pid
 
 
@@ -222,7 +213,7 @@ def test_actor_ends_when_nobody_can_call_it(ray: ModuleType) -> None:
     actor = process_class(ray).remote()
     pid = ray.get(actor.pid.remote())
     del actor
-    wait_until_gone(ray, pid)
+    wait_until_gone(pid)
 
 
 def test_submitted_calls_finish_before_the_actor_ends(ray: ModuleType, tmp_path: Any) -> None:
@@ -232,7 +223,7 @@ def test_submitted_calls_finish_before_the_actor_ends(ray: ModuleType, tmp_path:
     for letter in "abc":
         actor.note.remote(str(path), letter)
     del actor
-    wait_until_gone(ray, pid)
+    wait_until_gone(pid)
     assert path.read_text() == "abc"
 
 
@@ -309,7 +300,7 @@ def test_handle_of_get_actor_keeps_the_actor(ray: ModuleType) -> None:
     other = ray.get_actor("kept")
     del actor
     if ray.__name__ == "ray":
-        wait_until_gone(ray, pid)
+        wait_until_gone(pid)
     assert ray.get(other.add.remote(), timeout=30) == 1
 
 
@@ -334,7 +325,7 @@ def test_actor_holds_its_resources_while_it_lives(ray: ModuleType) -> None:
     assert ray.wait([ref], timeout=0.2)[0] == []
     ray.kill(actor)
     assert ray.get(ref, timeout=30) == "ran"
-    wait_until_gone(ray, pid)
+    wait_until_gone(pid)
 
 
 def test_many_actors_share_two_cpus(ray: ModuleType) -> None:
