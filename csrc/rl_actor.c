@@ -39,7 +39,8 @@ uint32_t rl_actor_make(rl_mapping *m, uint32_t task, const rl_actor_spec *spec)
                     .head = RL_NIL,
                     .tail = RL_NIL,
                     .flags = spec->flags,
-                    .most_calls = spec->most_calls};
+                    .most_calls = spec->most_calls,
+                    .most_untaken = spec->most_untaken};
     strncpy(a->name, spec->name, RL_ACTOR_NAME - 1);
     strncpy(a->space, spec->space, RL_ACTOR_NAME - 1);
     return i;
@@ -197,6 +198,7 @@ void rl_actor_rebuild_begin(rl_mapping *m)
         rl_actor *a = &m->actors[i];
         a->task = a->head = a->tail = RL_NIL;
         a->calls = 0;
+        atomic_store_explicit(&a->untaken, 0, memory_order_relaxed);
     }
     rl_table_rebuild_begin(&m->control->actors);
 }

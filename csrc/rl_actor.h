@@ -9,7 +9,8 @@
  *   A1  A record is in use <=> a live task has it as `mailbox`; `task` is that task (derived).
  *   A2  The mailbox holds the calls that are WAITING or READY, in the order of submission (derived).
  *   A3  calls == live calls of the actor's object, whatever their state (derived).
- *   A4  No two actors in use have the same name in the same namespace, but "".
+ *   A4  untaken == items in the streams of its calls, also of calls that are over (derived).
+ *   A5  No two actors in use have the same name in the same namespace, but "".
  * ORDER      Of an ORDERED actor, a call runs when no older call of the same submitter waits for an
  *            object; callers do not hold up each other. Otherwise the oldest READY call runs.
  * THE END    Once only the actor's own task names its object, nobody holds it and there are no calls
@@ -25,8 +26,9 @@
 typedef struct rl_actor_spec {
     const char *name; /* UTF-8, shorter than RL_ACTOR_NAME; "" = none */
     const char *space;
-    uint32_t flags; /* RL_ACTOR_* */
-    uint32_t most_calls;
+    uint32_t flags;        /* RL_ACTOR_* */
+    uint32_t most_calls;   /* 0: any number */
+    uint32_t most_untaken; /* items of all its streams; 0: any number */
 } rl_actor_spec;
 
 /* The actor called `name`: its object and its exported class, both then held by the caller.

@@ -12,6 +12,8 @@
  *   task      a function call to be run; owns its arguments, names its return objects
  *   class     the scheduling class of a task: what resources it asks for; one queue each
  *   stream    the growing list of objects that a generator task yields
+ *   outlet    the object that stands for the reading end of a stream: who can reach it may take
+ *             the items
  *   section   an exclusive change of CONTROL, under the one lock; the dirty word says that one is
  *             under way
  *   doorbell  the futex word of a slot: rung when something happens that its process may wait for
@@ -41,7 +43,7 @@
 #include <stdint.h>
 
 #define RL_MAGIC UINT64_C(0x6574696c5f796172) /* "ray_lite" */
-#define RL_LAYOUT_VERSION 2u                  /* bump on any change of a shared struct */
+#define RL_LAYOUT_VERSION 3u                  /* bump on any change of a shared struct */
 
 #define RL_NIL UINT32_MAX /* "no index" */
 
@@ -61,8 +63,11 @@ enum {
     RL_TASK_INLINE = 148, /* longest arguments kept in the task's record */
     RL_TASK_NAME = 48,
     RL_CHUNK_NAMES = 14,
-    RL_ALIGN = 64,      /* of every block */
-    RL_KIND_ERROR = 11, /* the one kind of value that the core knows: a failure */
+    RL_ALIGN = 64, /* of every block */
+    /* The kinds of value that the core knows; the others are the codec's. */
+    RL_KIND_ERROR = 11,  /* a failure */
+    RL_KIND_OUTLET = 15, /* the payload is the handle of a stream */
+    RL_STREAM_SHARE = 4, /* a task's stream keeps at most one part in so many of the store */
 };
 
 enum { RL_HANDLE_OBJECT = 0, RL_HANDLE_STREAM };
@@ -195,6 +200,8 @@ enum {
     RL_TASK_STATE = 0xff,
     RL_TASK_SLOT_SHIFT = 8,
 };
+/* As max_retries: it is not run again, for what it has taken of a stream would be missing. */
+#define RL_TASK_ONCE INT32_MIN
 /* Why a task is stranded; 0: its worker died. */
 enum {
     RL_TASK_RAISED = 1, /* an exception that its options say to retry */
@@ -222,18 +229,18 @@ typedef struct rl_task {
     rl_list returns;        /* objects that it fills (named) */
     rl_list refs;           /* objects in its arguments (named); the first ndeps are waited for */
     uint32_t ndeps;
-    uint32_t kind;           /* of the inline arguments */
-    uint32_t nbytes;         /* of the inline arguments */
-    int32_t max_retries;     /* < 0: without end */
-    uint32_t options;        /* bits of ray_lite's Python layer; the core does not read them */
-    uint32_t stream;         /* index of the stream that it fills, or RL_NIL */
-    uint32_t stranded;       /* why */
-    _Atomic uint32_t cancel; /* RL_CANCEL ... */
-    uint32_t actor;          /* object (named): the actor that it calls, or RL_NIL */
-    uint32_t mailbox;        /* of a task that is an actor: its record; else RL_NIL */
-    uint32_t group;          /* of a call: the threads of the actor that may run it */
-    uint64_t parent;         /* seq of the task that submitted it, or 0 */
-    char name[RL_TASK_NAME]; /* UTF-8, cut to fit; for messages and log prefixes */
+    uint32_t kind;               /* of the inline arguments */
+    uint32_t nbytes;             /* of the inline arguments */
+    _Atomic int32_t max_retries; /* < 0: without end; or RL_TASK_ONCE */
+    uint32_t options;            /* bits of ray_lite's Python layer; the core does not read them */
+    _Atomic uint32_t stream;     /* index of the stream that it fills, or RL_NIL */
+    uint32_t stranded;           /* why */
+    _Atomic uint32_t cancel;     /* RL_CANCEL ... */
+    uint32_t actor;              /* object (named): the actor that it calls, or RL_NIL */
+    uint32_t mailbox;            /* of a task that is an actor: its record; else RL_NIL */
+    uint32_t group;              /* of a call: the threads of the actor that may run it */
+    uint64_t parent;             /* seq of the task that submitted it, or 0 */
+    char name[RL_TASK_NAME];     /* UTF-8, cut to fit; for messages and log prefixes */
     uint8_t bytes[RL_TASK_INLINE];
 } rl_task;
 _Static_assert(sizeof(rl_task) == 320, "five cache lines");
@@ -256,7 +263,9 @@ typedef struct rl_actor {
     uint32_t calls;        /* derived: live calls, claimed ones too */
     uint32_t flags;        /* RL_ACTOR_* */
     uint32_t most_calls;   /* more are refused; 0: any number */
-    _Atomic uint32_t kill; /* RL_KILL ..., or 0 */
+    uint32_t most_untaken; /* items of all its streams, then their producers pause; 0: any number */
+    _Atomic uint32_t untaken; /* derived: items of its streams that nobody has taken */
+    _Atomic uint32_t kill;    /* RL_KILL ..., or 0 */
     char name[RL_ACTOR_NAME]; /* "" = none; unique in its namespace */
     char space[RL_ACTOR_NAME];
 } rl_actor;
@@ -266,22 +275,24 @@ typedef struct rl_actor {
 enum { RL_STREAM_FREE, RL_STREAM_LIVE };
 
 typedef struct rl_stream {
-    _Atomic uint64_t gen;                    /* that of its task's objects */
-    _Atomic uint32_t state;                  /* RL_STREAM_*; COMMIT */
-    _Atomic uint32_t task;                   /* derived: the live task that fills it, or RL_NIL */
-    _Atomic uint32_t produced;               /* items ever appended; COMMIT of an append */
-    _Atomic uint32_t taken;                  /* items ever taken; COMMIT of a take */
-    _Atomic uint64_t head;                   /* place << 32 | chunk: first chunk still needed */
-    _Atomic uint64_t holders[RL_SLOT_WORDS]; /* one bit a slot */
-    _Atomic uint32_t waited;                 /* a holder sleeps until there is an item */
-    _Atomic uint32_t paused;                 /* the producer sleeps until one is taken */
-    uint32_t tail;                           /* derived: last chunk of the items */
-    uint32_t log;                            /* first chunk of the fingerprints, or RL_NIL */
-    uint32_t log_tail;                       /* derived */
-    uint32_t logged;                         /* 1: fingerprints are kept */
-    uint32_t limit;                          /* most untaken items, or 0: any number */
-    uint32_t next;                           /* derived: free list */
-    uint8_t pad[128 - 96];
+    _Atomic uint64_t gen;           /* that of its task's objects */
+    _Atomic uint32_t state;         /* RL_STREAM_*; COMMIT */
+    _Atomic uint32_t task;          /* derived: the live task that fills it, or RL_NIL */
+    _Atomic uint32_t produced;      /* items ever appended; COMMIT of an append */
+    _Atomic uint32_t taken;         /* items ever taken; COMMIT of a take */
+    _Atomic uint64_t head;          /* place << 32 | chunk: first chunk still needed */
+    _Atomic uint32_t outlet;        /* derived: its outlet, or RL_NIL: it is gone */
+    _Atomic uint32_t waited;        /* who holds the outlet sleeps until there is an item */
+    _Atomic uint32_t paused;        /* the producer sleeps until one is taken */
+    uint32_t tail;                  /* derived: last chunk of the items */
+    uint32_t log;                   /* first chunk of the fingerprints, or RL_NIL */
+    uint32_t log_tail;              /* derived */
+    uint32_t logged;                /* 1: fingerprints are kept */
+    uint32_t limit;                 /* most untaken items, or 0: any number */
+    uint32_t actor;                 /* index of the actor whose call fills it, or RL_NIL */
+    uint32_t next;                  /* derived: free list */
+    _Atomic uint64_t untaken_bytes; /* derived: payload of the untaken items */
+    uint8_t pad[128 - 80];
 } rl_stream;
 _Static_assert(sizeof(rl_stream) == 128, "two cache lines");
 

@@ -168,16 +168,29 @@ static void push_if_only_produced(rl_section *section, uint32_t i, uint32_t *tod
     *todo = i;
 }
 
+void rl_object_unname_later(rl_section *section, uint32_t object, uint32_t *todo)
+{
+    atomic_fetch_sub_explicit(&section->s->map.objects[object].names, 1, memory_order_seq_cst);
+    push_if_unreachable(section, object, todo);
+    push_if_only_produced(section, object, todo);
+}
+
 static void drop_names(rl_section *section, rl_list list, uint32_t *todo)
 {
     rl_mapping *m = &section->s->map;
     rl_walk w = rl_list_walk(m, list);
     for (uint32_t i = rl_walk_next(&w); i != RL_NIL; i = rl_walk_next(&w)) {
-        atomic_fetch_sub_explicit(&m->objects[i].names, 1, memory_order_seq_cst);
-        push_if_unreachable(section, i, todo);
-        push_if_only_produced(section, i, todo);
+        rl_object_unname_later(section, i, todo);
     }
     rl_list_free(m, list);
+}
+
+/* The stream of an outlet. */
+static rl_handle stream_in(const rl_object *o)
+{
+    rl_handle stream;
+    memcpy(&stream, o->bytes, sizeof stream);
+    return stream;
 }
 
 /* Release what object i keeps alive. What becomes unreachable is pushed on the work-list `*todo`. */
@@ -189,10 +202,11 @@ static void free_contents(rl_section *section, uint32_t i, uint32_t *todo)
     rl_list refs = o->refs;
     o->refs = (rl_list){.head = RL_NIL};
     drop_names(section, refs, todo);
+    if (o->kind == RL_KIND_OUTLET) rl_stream_let_go(section, stream_in(o), todo);
 }
 
 /* Free everything on the work-list; of what is DROPPED, the contents only. */
-static void work_off(rl_section *section, uint32_t todo)
+void rl_object_work_off(rl_section *section, uint32_t todo)
 {
     rl_mapping *m = &section->s->map;
     while (todo != RL_NIL) {
@@ -214,20 +228,21 @@ static void release_one(rl_section *section, uint32_t i)
     uint32_t todo = RL_NIL;
     push_if_unreachable(section, i, &todo);
     push_if_only_produced(section, i, &todo);
-    work_off(section, todo);
+    rl_object_work_off(section, todo);
 }
 
 void rl_object_unname(rl_section *section, uint32_t object)
 {
-    atomic_fetch_sub_explicit(&section->s->map.objects[object].names, 1, memory_order_seq_cst);
-    release_one(section, object);
+    uint32_t todo = RL_NIL;
+    rl_object_unname_later(section, object, &todo);
+    rl_object_work_off(section, todo);
 }
 
 void rl_object_unname_list(rl_section *section, rl_list list)
 {
     uint32_t todo = RL_NIL;
     drop_names(section, list, &todo);
-    work_off(section, todo);
+    rl_object_work_off(section, todo);
 }
 
 void rl_object_drop_holds(rl_section *section, uint32_t slot)
@@ -429,6 +444,29 @@ int rl_object_make_item(rl_section *section, const rl_value *v, uint64_t gen, ui
     return make_sealed(section->s, v, gen, number, 0, out);
 }
 
+uint32_t rl_object_make_outlet(rl_session *s, rl_handle stream)
+{
+    const rl_value v = {
+        .kind = RL_KIND_OUTLET, .block = RL_NIL, .nbytes = sizeof stream, .bytes = &stream};
+    uint32_t i;
+    return make_sealed(s, &v, s->map.control->next_seq++, 0, 1, &i) ? RL_NIL : i;
+}
+
+int rl_object_is_awaited(const rl_mapping *m, uint32_t object)
+{
+    uint32_t state = atomic_load_explicit(&m->objects[object].state, memory_order_seq_cst);
+    return state == (RL_OBJECT_PENDING | RL_OBJECT_WAITED);
+}
+
+int rl_object_is_outlet(const rl_mapping *m, uint32_t object, rl_handle *stream)
+{
+    if (object >= m->control->objects.capacity) return 0;
+    const rl_object *o = &m->objects[object];
+    if (state_of(o) != RL_OBJECT_SEALED || o->kind != RL_KIND_OUTLET) return 0;
+    *stream = stream_in(o);
+    return 1;
+}
+
 rl_handle rl_object_adopt(rl_session *s, uint32_t object)
 {
     atomic_fetch_add_explicit(&s->local[object], 1, memory_order_relaxed);
@@ -454,8 +492,9 @@ uint32_t rl_object_make_pending(rl_session *s, uint32_t producer, uint64_t gen, 
     return i;
 }
 
-static void ring_holders(rl_section *section, const rl_object *o)
+void rl_object_ring_holders(rl_section *section, uint32_t object)
 {
+    const rl_object *o = &section->s->map.objects[object];
     for (int w = 0; w < RL_SLOT_WORDS; w++) {
         section->ring[w] |= atomic_load_explicit(&o->holders[w], memory_order_relaxed);
     }
@@ -477,7 +516,7 @@ int rl_object_seal(rl_section *section, uint32_t i, const rl_value *v)
         atomic_exchange_explicit(&o->state, RL_OBJECT_SEALED, memory_order_seq_cst); /* COMMIT */
     RL_KILL_POINT("object.seal.after");
     settle_value(m, i, v);
-    if (old & RL_OBJECT_WAITED) ring_holders(section, o);
+    if (old & RL_OBJECT_WAITED) rl_object_ring_holders(section, i);
     rl_task_dependency_sealed(section, i);
     release_one(section, i); /* its refs may be gone already */
     return 0;
@@ -571,9 +610,11 @@ static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, int asked
         uint32_t state = state_of(o);
         if (state == RL_OBJECT_PENDING) {
             uint32_t pending = RL_OBJECT_PENDING;
-            atomic_compare_exchange_strong_explicit(&o->state, &pending,
-                                                    RL_OBJECT_PENDING | RL_OBJECT_WAITED,
-                                                    memory_order_seq_cst, memory_order_seq_cst);
+            if (atomic_compare_exchange_strong_explicit(
+                    &o->state, &pending, RL_OBJECT_PENDING | RL_OBJECT_WAITED, memory_order_seq_cst,
+                    memory_order_seq_cst)) {
+                rl_stream_end_is_awaited(s, producer_of(o));
+            }
             state = state_of(o);
         }
         ready[i] = state == RL_OBJECT_SEALED;

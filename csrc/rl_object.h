@@ -20,6 +20,8 @@
  *            by a work-list, not by recursion.
  * A FAILURE (kind RL_KIND_ERROR) that nobody has read is not freed but handed to the supervisor,
  *            which prints it.
+ * AN OUTLET (kind RL_KIND_OUTLET) is held and named like any value. When it goes, its stream is let
+ *            go of, in the same work-list.
  *
  * CRASHES    put: fields, holder bit, then COMMIT state = SEALED.
  *            seal: fields, then COMMIT state = SEALED; then waiting tasks are counted down
@@ -115,6 +117,12 @@ void rl_object_set_producer(rl_mapping *m, uint32_t object, uint32_t task);
 /* A new SEALED object that nobody holds or names yet, item `number` of a stream. */
 int rl_object_make_item(rl_section *section, const rl_value *value, uint64_t gen, uint32_t number,
                         uint32_t *out);
+/* A new outlet of `stream`, held once by this process. RL_NIL: table full. */
+uint32_t rl_object_make_outlet(rl_session *s, rl_handle stream);
+/* Is the object an outlet? Then of which stream. */
+int rl_object_is_outlet(const rl_mapping *m, uint32_t object, rl_handle *stream);
+/* Does somebody wait for a pending object? */
+int rl_object_is_awaited(const rl_mapping *m, uint32_t object);
 /* This process's reference to an object that something names; under local_mutex. */
 rl_handle rl_object_adopt(rl_session *s, uint32_t object);
 /* Could all of these values be stored now? 0, RL_EINVAL or RL_ETABLE. */
@@ -125,6 +133,12 @@ void rl_object_name(rl_mapping *m, uint32_t object);
 /* One name less; frees what nobody can reach any more. */
 void rl_object_unname(rl_section *section, uint32_t object);
 void rl_object_unname_list(rl_section *section, rl_list list);
+/* The same in two steps: what nobody can reach any more is put on the work-list `*todo` (RL_NIL:
+ * empty), and freed by the second. */
+void rl_object_unname_later(rl_section *section, uint32_t object, uint32_t *todo);
+void rl_object_work_off(rl_section *section, uint32_t todo);
+/* Have the processes that hold an object rung. */
+void rl_object_ring_holders(rl_section *section, uint32_t object);
 void rl_object_drop_holds(rl_section *section, uint32_t slot);
 
 /* Rebuild, part of rl_repair(). */

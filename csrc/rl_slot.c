@@ -94,7 +94,6 @@ int rl_slot_release(rl_session *s, uint32_t index)
         rl_arena_free_filling(&section, index);
         RL_KILL_POINT("slot.release.blocks");
         rl_object_drop_holds(&section, index);
-        rl_stream_drop_holds(&section, index);
         rl_task_recheck_waiting(&section);
         RL_KILL_POINT("slot.release.before");
         atomic_store_explicit(&slot->state, RL_SLOT_FREE, memory_order_release); /* COMMIT */

@@ -1,6 +1,7 @@
 /* rl_stream.c - see rl_stream.h. */
 #include "rl_stream.h"
 
+#include "rl_actor.h"
 #include "rl_err.h"
 #include "rl_fault.h"
 #include "rl_list.h"
@@ -41,23 +42,32 @@ static uint32_t task_of(const rl_stream *t)
     return atomic_load_explicit(&t->task, memory_order_seq_cst);
 }
 
-static int is_held(const rl_stream *t)
+static uint32_t outlet_of(const rl_stream *t)
 {
-    uint64_t any = 0;
-    for (int w = 0; w < RL_SLOT_WORDS; w++) {
-        any |= atomic_load_explicit(&t->holders[w], memory_order_seq_cst);
-    }
-    return any != 0;
+    return atomic_load_explicit(&t->outlet, memory_order_seq_cst);
 }
 
-static void set_holder(rl_stream *t, uint32_t slot, int held)
+static void set_outlet(rl_stream *t, uint32_t object)
 {
-    uint64_t bit = UINT64_C(1) << (slot % 64);
-    if (held) {
-        atomic_fetch_or_explicit(&t->holders[slot / 64], bit, memory_order_seq_cst);
-    } else {
-        atomic_fetch_and_explicit(&t->holders[slot / 64], ~bit, memory_order_seq_cst);
-    }
+    atomic_store_explicit(&t->outlet, object, memory_order_seq_cst);
+}
+
+static uint64_t untaken_bytes_of(const rl_stream *t)
+{
+    return atomic_load_explicit(&t->untaken_bytes, memory_order_seq_cst);
+}
+
+/* `items` of `nbytes` more are untaken, or less: both may be negative. */
+static void add_untaken(rl_mapping *m, rl_stream *t, int32_t items, int64_t nbytes)
+{
+    atomic_fetch_add_explicit(&t->untaken_bytes, (uint64_t)nbytes, memory_order_seq_cst);
+    if (t->actor == RL_NIL) return;
+    atomic_fetch_add_explicit(&m->actors[t->actor].untaken, (uint32_t)items, memory_order_seq_cst);
+}
+
+static int has_outlet(const rl_stream *t)
+{
+    return outlet_of(t) != RL_NIL;
 }
 
 /* `head` is the first chunk that matters, and its place among all chunks of the items: one word,
@@ -157,55 +167,55 @@ static void trim(rl_mapping *m, rl_stream *t)
 
 /* ---- life ---- */
 
-uint32_t rl_stream_make(rl_session *s, uint32_t task, uint64_t gen, uint32_t limit, int logged)
+uint32_t rl_stream_make(rl_session *s, const rl_stream_spec *spec, rl_handle *outlet)
 {
     rl_mapping *m = &s->map;
     uint32_t i = rl_table_take(&m->control->streams, m->streams, sizeof(rl_stream),
                                offsetof(rl_stream, next));
     rl_stream *t = &m->streams[i];
-    for (int w = 0; w < RL_SLOT_WORDS; w++) {
-        atomic_store_explicit(&t->holders[w], 0, memory_order_relaxed);
-    }
-    set_holder(t, s->slot, 1);
-    atomic_store_explicit(&t->gen, gen, memory_order_relaxed);
-    atomic_store_explicit(&t->task, task, memory_order_relaxed);
+    set_outlet(t, RL_NIL);
+    atomic_store_explicit(&t->gen, spec->gen, memory_order_relaxed);
+    atomic_store_explicit(&t->task, spec->task, memory_order_relaxed);
     atomic_store_explicit(&t->produced, 0, memory_order_relaxed);
     atomic_store_explicit(&t->taken, 0, memory_order_relaxed);
     atomic_store_explicit(&t->waited, 0, memory_order_relaxed);
     atomic_store_explicit(&t->paused, 0, memory_order_relaxed);
     atomic_store_explicit(&t->head, pack_head(0, RL_NIL), memory_order_relaxed);
     t->tail = t->log = t->log_tail = RL_NIL;
-    t->limit = limit;
-    t->logged = (uint32_t)logged;
+    atomic_store_explicit(&t->untaken_bytes, 0, memory_order_relaxed);
+    t->limit = spec->limit;
+    t->actor = spec->actor;
+    t->logged = (uint32_t)spec->logged;
     RL_KILL_POINT("stream.make.before");
     atomic_store_explicit(&t->state, RL_STREAM_LIVE, memory_order_release); /* COMMIT */
     RL_KILL_POINT("stream.make.after");
+    rl_handle stream = {.index = i, .gen = spec->gen, .kind = RL_HANDLE_STREAM};
+    uint32_t object = rl_object_make_outlet(s, stream);
+    set_outlet(t, object);
+    *outlet = rl_object_handle(m, object);
     return i;
 }
 
 static void ring_holders(rl_section *section, rl_stream *t)
 {
     if (!atomic_exchange_explicit(&t->waited, 0, memory_order_seq_cst)) return;
-    for (int w = 0; w < RL_SLOT_WORDS; w++) {
-        section->ring[w] |= atomic_load_explicit(&t->holders[w], memory_order_relaxed);
-    }
+    if (has_outlet(t)) rl_object_ring_holders(section, outlet_of(t));
 }
 
+/* Items were taken: who pauses for them is to look. */
 static void ring_producer(rl_section *section, rl_stream *t)
 {
+    if (t->actor != RL_NIL && section->s->map.actors[t->actor].most_untaken) {
+        rl_actor_ring(section, t->actor); /* it may fill another stream by now */
+    }
     if (!atomic_exchange_explicit(&t->paused, 0, memory_order_seq_cst)) return;
     uint32_t slot = rl_task_worker(&section->s->map, task_of(t));
     if (slot != RL_NIL) section->ring[slot / 64] |= UINT64_C(1) << (slot % 64);
 }
 
-static void unname_item(void *context, uint32_t object)
-{
-    rl_object_unname(context, object);
-}
-
 /* Nobody will take the untaken items: free them. COMMIT first, so that a death in between leaves
  * objects without a name, which repair frees. */
-static void drop_items(rl_section *section, uint32_t i)
+static void drop_items(rl_section *section, uint32_t i, uint32_t *todo)
 {
     rl_mapping *m = &section->s->map;
     rl_stream *t = &m->streams[i];
@@ -215,8 +225,9 @@ static void drop_items(rl_section *section, uint32_t i)
     RL_KILL_POINT("stream.drop.before");
     atomic_store_explicit(&t->taken, produced, memory_order_seq_cst); /* COMMIT */
     RL_KILL_POINT("stream.drop.after");
+    add_untaken(m, t, -(int32_t)(produced - taken), -(int64_t)untaken_bytes_of(t));
     for (; taken < produced && chunk != RL_NIL; taken++) {
-        unname_item(section, m->chunks[chunk].object[taken % RL_CHUNK_NAMES]);
+        rl_object_unname_later(section, m->chunks[chunk].object[taken % RL_CHUNK_NAMES], todo);
         if ((taken + 1) % RL_CHUNK_NAMES == 0) chunk = m->chunks[chunk].next;
     }
     trim(m, t);
@@ -232,12 +243,12 @@ static void give_chunks(rl_mapping *m, uint32_t chunk)
 }
 
 /* Apply R1 and R4 to stream i. */
-static void settle(rl_section *section, uint32_t i)
+static void settle(rl_section *section, uint32_t i, uint32_t *todo)
 {
     rl_mapping *m = &section->s->map;
     rl_stream *t = &m->streams[i];
-    if (!is_live(t) || is_held(t)) return;
-    drop_items(section, i);
+    if (!is_live(t) || has_outlet(t)) return;
+    drop_items(section, i, todo);
     ring_producer(section, t);
     if (task_of(t) != RL_NIL) return;
     uint32_t head = head_chunk(t), log = t->log;
@@ -255,31 +266,22 @@ void rl_stream_end(rl_section *section, uint32_t stream)
     rl_stream *t = &section->s->map.streams[stream];
     atomic_store_explicit(&t->task, RL_NIL, memory_order_seq_cst);
     ring_holders(section, t);
-    settle(section, stream);
+    uint32_t todo = RL_NIL;
+    settle(section, stream, &todo);
+    rl_object_work_off(section, todo);
 }
 
-void rl_stream_drop_holds(rl_section *section, uint32_t slot)
+void rl_stream_let_go(rl_section *section, rl_handle stream, uint32_t *todo)
 {
-    rl_mapping *m = &section->s->map;
-    for (uint32_t i = 0; i < m->control->streams.high_water; i++) {
-        rl_stream *t = &m->streams[i];
-        uint64_t word = atomic_load_explicit(&t->holders[slot / 64], memory_order_relaxed);
-        if (!((word >> (slot % 64)) & 1)) continue;
-        set_holder(t, slot, 0);
-        settle(section, i);
-    }
+    rl_stream *t = find(&section->s->map, stream);
+    if (t == NULL) return;
+    set_outlet(t, RL_NIL);
+    settle(section, stream.index, todo);
 }
 
-void rl_stream_release(rl_session *s, rl_handle stream)
+int rl_stream_of(const rl_session *s, rl_handle outlet, rl_handle *stream)
 {
-    rl_section section;
-    if (rl_enter(s, &section, RL_OP_STREAM)) return;
-    rl_stream *t = find(&s->map, stream);
-    if (t) {
-        set_holder(t, s->slot, 0);
-        settle(&section, stream.index);
-    }
-    rl_leave(&section);
+    return rl_object_is_outlet(&s->map, outlet.index, stream) ? 0 : RL_EINVAL;
 }
 
 /* ---- append and take ---- */
@@ -293,7 +295,7 @@ int rl_stream_append(rl_session *s, rl_handle task, const rl_value *value)
     uint32_t index = rl_task_stream(s, task);
     rl_stream *t = index == RL_NIL ? NULL : &m->streams[index];
     if (t == NULL) err = RL_ESTALE;
-    if (!err && !is_held(t)) err = RL_EAGAIN;
+    if (!err && !has_outlet(t)) err = RL_EAGAIN;
     if (!err && rl_table_room(&m->control->chunks) < 2 + rl_list_chunks(value->nrefs)) {
         err = RL_ETABLE;
     }
@@ -306,6 +308,7 @@ int rl_stream_append(rl_session *s, rl_handle task, const rl_value *value)
         RL_KILL_POINT("stream.append.before");
         atomic_store_explicit(&t->produced, i + 1, memory_order_seq_cst); /* COMMIT */
         RL_KILL_POINT("stream.append.after");
+        add_untaken(m, t, 1, (int64_t)value->nbytes);
         rl_object_name(m, object);
         ring_holders(&section, t);
     }
@@ -323,13 +326,14 @@ static rl_handle take(rl_section *section, rl_stream *t)
     RL_KILL_POINT("stream.take.before");
     atomic_store_explicit(&t->taken, i + 1, memory_order_seq_cst); /* COMMIT */
     RL_KILL_POINT("stream.take.after");
+    add_untaken(m, t, -1, -(int64_t)m->objects[object].nbytes);
     rl_object_unname(section, object);
     trim(m, t);
     ring_producer(section, t);
     return item;
 }
 
-int rl_stream_next(rl_session *s, rl_handle stream, rl_handle *item)
+int rl_stream_next(rl_session *s, rl_handle stream, const rl_handle *task, rl_handle *item)
 {
     rl_section section;
     pthread_mutex_lock(&s->local_mutex);
@@ -339,6 +343,7 @@ int rl_stream_next(rl_session *s, rl_handle stream, rl_handle *item)
     if (t == NULL) {
         err = RL_ESTALE;
     } else if (taken_of(t) < produced_of(t)) {
+        if (task) rl_task_run_once(s, *task);
         *item = take(&section, t);
     } else {
         err = task_of(t) == RL_NIL ? RL_EEND : RL_EAGAIN;
@@ -349,12 +354,22 @@ unlock:
     return err;
 }
 
+/* Something has changed for which the producer may pause. The flag stays, and a ring too many does
+ * no harm. */
+static void ring_if_paused(const rl_mapping *m, const rl_stream *t)
+{
+    if (!atomic_load_explicit(&t->paused, memory_order_seq_cst)) return;
+    uint32_t slot = rl_task_worker(m, task_of(t));
+    if (slot != RL_NIL) rl_doorbell_ring(&m->slots[slot]);
+}
+
 int rl_stream_is_ready(const rl_session *s, rl_handle stream)
 {
     rl_stream *t = find(&s->map, stream);
     if (t == NULL) return 1; /* next() will say that it is stale */
-    if (taken_of(t) == produced_of(t) && task_of(t) != RL_NIL) {
-        atomic_store_explicit(&t->waited, 1, memory_order_seq_cst);
+    if (taken_of(t) == produced_of(t) && task_of(t) != RL_NIL &&
+        !atomic_exchange_explicit(&t->waited, 1, memory_order_seq_cst)) {
+        ring_if_paused(&s->map, t);
     }
     return taken_of(t) < produced_of(t) || task_of(t) == RL_NIL;
 }
@@ -365,9 +380,28 @@ int rl_stream_has_item(const rl_session *s, rl_handle stream)
     return t && taken_of(t) < produced_of(t);
 }
 
-static int has_room(const rl_stream *t)
+/* Who waits for an item of this stream must not wait for those of others to be taken. */
+static int has_room_in_actor(const rl_mapping *m, const rl_stream *t)
 {
-    return t->limit == 0 || produced_of(t) - taken_of(t) < t->limit || !is_held(t);
+    const rl_actor *a = &m->actors[t->actor];
+    uint32_t untaken = atomic_load_explicit(&a->untaken, memory_order_seq_cst);
+    if (a->most_untaken == 0 || untaken < a->most_untaken) return 1;
+    return produced_of(t) == taken_of(t) && atomic_load_explicit(&t->waited, memory_order_seq_cst);
+}
+
+static int has_room(const rl_mapping *m, const rl_stream *t)
+{
+    if (!has_outlet(t)) return 1;
+    if (t->limit && produced_of(t) - taken_of(t) >= t->limit) return 0;
+    if (t->actor != RL_NIL) return has_room_in_actor(m, t);
+    return untaken_bytes_of(t) <= m->control->data_size / RL_STREAM_SHARE ||
+           rl_task_is_awaited(m, task_of(t));
+}
+
+int rl_stream_has_room(const rl_session *s, rl_handle stream)
+{
+    const rl_stream *t = find(&s->map, stream);
+    return t == NULL || has_room(&s->map, t);
 }
 
 int rl_stream_wait_room(rl_session *s, rl_handle stream, int64_t deadline_ns)
@@ -376,11 +410,24 @@ int rl_stream_wait_room(rl_session *s, rl_handle stream, int64_t deadline_ns)
     if (t == NULL) return RL_ESTALE;
     for (;;) {
         uint32_t seen = rl_doorbell_read(s);
-        if (has_room(t)) return 0;
+        if (has_room(&s->map, t)) return 0;
         atomic_store_explicit(&t->paused, 1, memory_order_seq_cst);
-        if (has_room(t)) return 0;
+        if (has_room(&s->map, t)) return 0;
         int err = rl_doorbell_wait(s, seen, deadline_ns);
         if (err) return err;
+    }
+}
+
+void rl_stream_end_is_awaited(rl_session *s, uint32_t task)
+{
+    uint32_t i = rl_task_fills(&s->map, task);
+    if (i != RL_NIL) ring_if_paused(&s->map, &s->map.streams[i]);
+}
+
+void rl_stream_forget_actor(rl_mapping *m, uint32_t actor)
+{
+    for (uint32_t i = 0; i < m->control->streams.high_water; i++) {
+        if (m->streams[i].actor == actor) m->streams[i].actor = RL_NIL;
     }
 }
 
@@ -406,13 +453,27 @@ int rl_stream_log(rl_session *s, rl_handle stream, uint64_t *fingerprints, uint3
 
 /* ---- rebuild ---- */
 
+/* Is `outlet` the outlet of live stream i? */
+static int is_outlet_of(const rl_mapping *m, uint32_t outlet, uint32_t i)
+{
+    rl_handle stream;
+    return rl_object_is_outlet(m, outlet, &stream) && stream.index == i && find(m, stream);
+}
+
 void rl_stream_rebuild_begin(rl_mapping *m)
 {
-    /* Only where it is wrong: who waits for items reads it without the lock. */
+    /* Only where it is wrong: who waits for items, or for room, reads it without the lock. */
     for (uint32_t i = 0; i < m->control->streams.high_water; i++) {
         rl_stream *t = &m->streams[i];
+        if (!is_outlet_of(m, outlet_of(t), i)) set_outlet(t, RL_NIL);
+        if (t->actor >= RL_MAX_ACTORS) t->actor = RL_NIL;
         if (rl_task_has_stream(m, task_of(t), i)) continue;
         atomic_store_explicit(&t->task, RL_NIL, memory_order_seq_cst);
+    }
+    rl_handle stream;
+    for (uint32_t o = 0; o < m->control->objects.high_water; o++) {
+        if (!rl_object_is_outlet(m, o, &stream) || !find(m, stream)) continue;
+        if (outlet_of(&m->streams[stream.index]) != o) set_outlet(&m->streams[stream.index], o);
     }
 }
 
@@ -429,9 +490,16 @@ static uint32_t mark_chunks(rl_mapping *m, uint32_t chunk, uint32_t n)
     return tail;
 }
 
-static void name_item(void *context, uint32_t object)
+typedef struct item_count {
+    rl_mapping *m;
+    uint64_t nbytes;
+} item_count;
+
+static void count_item(void *context, uint32_t object)
 {
-    rl_object_name(context, object);
+    item_count *count = context;
+    rl_object_name(count->m, object);
+    count->nbytes += count->m->objects[object].nbytes;
 }
 
 void rl_stream_rebuild_names(rl_mapping *m)
@@ -440,7 +508,10 @@ void rl_stream_rebuild_names(rl_mapping *m)
         rl_stream *t = &m->streams[i];
         if (!is_live(t)) continue;
         uint32_t end = produced_of(t);
-        rl_stream_each_item(m, i, name_item, m);
+        item_count count = {.m = m};
+        rl_stream_each_item(m, i, count_item, &count);
+        atomic_store_explicit(&t->untaken_bytes, 0, memory_order_relaxed);
+        add_untaken(m, t, (int32_t)(end - taken_of(t)), (int64_t)count.nbytes);
         uint32_t nitems = end == 0 ? 0 : (end - 1) / RL_CHUNK_NAMES + 1 - head_place(t);
         t->tail = mark_chunks(m, head_chunk(t), nitems);
         t->log_tail = mark_chunks(m, t->log, t->logged ? (end + LOGGED - 1) / LOGGED : 0);
@@ -459,10 +530,38 @@ void rl_stream_rebuild_end(rl_section *section)
         if (is_live(&m->streams[i])) continue;
         rl_table_give(table, m->streams, sizeof(rl_stream), offsetof(rl_stream, next), i);
     }
-    for (uint32_t i = 0; i < table->high_water; i++) settle(section, i);
+    uint32_t todo = RL_NIL;
+    for (uint32_t i = 0; i < table->high_water; i++) {
+        rl_stream *t = &m->streams[i];
+        if (t->actor != RL_NIL && m->actors[t->actor].task == RL_NIL) t->actor = RL_NIL;
+        settle(section, i, &todo);
+    }
+    rl_object_work_off(section, todo);
 }
 
 /* ---- check ---- */
+
+typedef struct byte_count {
+    const rl_mapping *m;
+    uint64_t nbytes;
+} byte_count;
+
+static void count_bytes(void *context, uint32_t object)
+{
+    byte_count *count = context;
+    count->nbytes += count->m->objects[object].nbytes;
+}
+
+/* Are the items that the actor's producers may have to pause for counted right (A4)? */
+static int counts_untaken(const rl_mapping *m, uint32_t actor)
+{
+    uint32_t untaken = 0;
+    for (uint32_t i = 0; i < m->control->streams.high_water; i++) {
+        const rl_stream *t = &m->streams[i];
+        if (is_live(t) && t->actor == actor) untaken += produced_of(t) - taken_of(t);
+    }
+    return untaken == atomic_load_explicit(&m->actors[actor].untaken, memory_order_relaxed);
+}
 
 const char *rl_stream_check(const rl_mapping *m)
 {
@@ -474,9 +573,16 @@ const char *rl_stream_check(const rl_mapping *m)
             continue;
         }
         if (taken_of(t) > produced_of(t)) return "stream: more taken than produced (R2)";
-        if (!is_held(t) && task_of(t) == RL_NIL) return "stream: lives for nobody (R1)";
-        if (!is_held(t) && taken_of(t) != produced_of(t))
+        if (!has_outlet(t) && task_of(t) == RL_NIL) return "stream: lives for nobody (R1)";
+        if (!has_outlet(t) && taken_of(t) != produced_of(t))
             return "stream: keeps items for nobody (R4)";
+        if (has_outlet(t) && !is_outlet_of(m, outlet_of(t), i))
+            return "stream: its outlet is another object (R5)";
+        byte_count bytes = {.m = m};
+        rl_stream_each_item(m, i, count_bytes, &bytes);
+        if (bytes.nbytes != untaken_bytes_of(t)) return "stream: untaken bytes differ";
+        if (t->actor != RL_NIL && !counts_untaken(m, t->actor))
+            return "stream: untaken items of an actor differ (A4)";
         uint32_t task = task_of(t);
         if (task != RL_NIL && !rl_task_has_stream(m, task, i)) return "stream: not its task's (R3)";
     }

@@ -83,16 +83,40 @@ uint32_t rl_task_worker(const rl_mapping *m, uint32_t task)
     return state_of(t) == RL_TASK_CLAIMED ? worker_of(t) : RL_NIL;
 }
 
+static uint32_t stream_of(const rl_task *t)
+{
+    return atomic_load_explicit(&t->stream, memory_order_relaxed);
+}
+
+static void set_stream(rl_task *t, uint32_t stream)
+{
+    atomic_store_explicit(&t->stream, stream, memory_order_relaxed);
+}
+
 uint32_t rl_task_stream(const rl_session *s, rl_handle task)
 {
     const rl_task *t = find_mine(s, task);
-    return t ? t->stream : RL_NIL;
+    return t ? stream_of(t) : RL_NIL;
+}
+
+uint32_t rl_task_fills(const rl_mapping *m, uint32_t task)
+{
+    if (task >= m->control->tasks.capacity) return RL_NIL;
+    uint32_t stream = stream_of(&m->tasks[task]);
+    return stream < m->control->streams.capacity ? stream : RL_NIL;
+}
+
+int rl_task_is_awaited(const rl_mapping *m, uint32_t task)
+{
+    if (task >= m->control->tasks.capacity || m->tasks[task].returns.n != 1) return 0;
+    uint32_t first = m->tasks[task].returns.head;
+    return first < m->control->objects.capacity && rl_object_is_awaited(m, first);
 }
 
 int rl_task_has_stream(const rl_mapping *m, uint32_t task, uint32_t stream)
 {
     return task < m->control->tasks.high_water && is_live(&m->tasks[task]) &&
-           m->tasks[task].stream == stream;
+           stream_of(&m->tasks[task]) == stream;
 }
 
 int rl_task_produces(const rl_mapping *m, uint32_t task, uint32_t object)
@@ -485,7 +509,8 @@ static int check_spec(const rl_session *s, const rl_spec *spec)
         if (actor && actor->most_calls && actor->calls >= actor->most_calls) return EBUSY;
     }
     uint64_t chunks = rl_list_chunks(spec->nrefs) + (uint64_t)rl_list_chunks(spec->nreturns);
-    int room = rl_table_room(&c->tasks) >= 1 && rl_table_room(&c->objects) >= spec->nreturns &&
+    uint64_t objects = spec->nreturns + (uint64_t)(spec->streams != 0);
+    int room = rl_table_room(&c->tasks) >= 1 && rl_table_room(&c->objects) >= objects &&
                rl_table_room(&c->chunks) >= chunks && rl_table_room(&c->edges) >= spec->ndeps;
     return room ? 0 : RL_ETABLE;
 }
@@ -501,9 +526,9 @@ static void write_task(rl_mapping *m, rl_task *t, const rl_spec *spec, uint32_t 
     t->ndeps = spec->ndeps;
     t->kind = spec->kind;
     t->nbytes = spec->nbytes;
-    t->max_retries = spec->max_retries;
+    atomic_store_explicit(&t->max_retries, spec->max_retries, memory_order_relaxed);
     t->options = spec->options;
-    t->stream = RL_NIL;
+    set_stream(t, RL_NIL);
     t->stranded = 0;
     atomic_store_explicit(&t->cancel, 0, memory_order_relaxed);
     t->actor = spec->actor ? spec->actor->index : RL_NIL;
@@ -548,7 +573,7 @@ static void line_up(rl_section *section, uint32_t i)
     }
 }
 
-static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns, rl_handle *stream)
+static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns, rl_handle *outlet)
 {
     rl_session *s = section->s;
     rl_mapping *m = &s->map;
@@ -562,8 +587,12 @@ static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns,
     rl_list_make(m, returns, spec->nreturns, &t->returns);
     rl_list_make(m, spec->refs, spec->nrefs, &t->refs);
     if (spec->streams) {
-        t->stream = rl_stream_make(s, i, t->seq, spec->stream_limit, spec->max_retries != 0);
-        *stream = (rl_handle){.index = t->stream, .gen = t->seq, .kind = RL_HANDLE_STREAM};
+        const rl_stream_spec stream = {.task = i,
+                                       .gen = t->seq,
+                                       .actor = is_call(t) ? actor_of(m, t) : RL_NIL,
+                                       .limit = spec->stream_limit,
+                                       .logged = spec->max_retries != 0};
+        set_stream(t, rl_stream_make(s, &stream, outlet));
     }
     t->parent = pthread_equal(pthread_self(), s->runner)
                     ? atomic_load_explicit(&s->running, memory_order_relaxed)
@@ -583,13 +612,13 @@ static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns,
     if (!orphan) line_up(section, i);
 }
 
-int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *stream)
+int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *outlet)
 {
     rl_section section;
     int err = rl_enter(s, &section, RL_OP_TASK);
     if (err) return err;
     err = check_spec(s, spec);
-    if (!err) submit(&section, spec, returns, stream);
+    if (!err) submit(&section, spec, returns, outlet);
     rl_leave(&section);
     return err;
 }
@@ -602,8 +631,8 @@ static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
     out->task = (rl_handle){.index = i, .gen = gen_of(t)};
     out->function = object_handle(m, t->function);
     out->args = object_handle(m, t->args);
-    out->stream = (rl_handle){.index = t->stream, .kind = RL_HANDLE_STREAM};
-    if (t->stream != RL_NIL) out->stream.gen = t->seq;
+    out->stream = (rl_handle){.index = stream_of(t), .kind = RL_HANDLE_STREAM};
+    if (out->stream.index != RL_NIL) out->stream.gen = t->seq;
     out->actor = object_handle(m, t->actor);
     out->attempt = t->attempt;
     out->nreturns = t->returns.n;
@@ -612,7 +641,7 @@ static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
     out->kind = t->kind;
     out->nbytes = t->nbytes;
     out->options = t->options;
-    out->max_retries = t->max_retries;
+    out->max_retries = atomic_load_explicit(&t->max_retries, memory_order_relaxed);
     out->stranded = t->stranded;
     out->cancel = atomic_load_explicit(&t->cancel, memory_order_relaxed);
     out->class_ = t->class_;
@@ -818,7 +847,7 @@ static void free_task(rl_section *section, uint32_t i)
     rl_mapping *m = &section->s->map;
     rl_task *t = &m->tasks[i];
     rl_list returns = t->returns, refs = t->refs;
-    uint32_t function = t->function, args = t->args, stream = t->stream;
+    uint32_t function = t->function, args = t->args, stream = stream_of(t);
     uint32_t mailbox = t->mailbox, actor = t->actor;
     if (mailbox != RL_NIL) strand_mailbox(section, mailbox);
     if (actor != RL_NIL && actor_of(m, t) != RL_NIL) m->actors[actor_of(m, t)].calls--;
@@ -832,7 +861,10 @@ static void free_task(rl_section *section, uint32_t i)
     rl_object_unname_list(section, returns);
     rl_object_unname_list(section, refs);
     rl_object_unname(section, function);
-    if (mailbox != RL_NIL) rl_actor_free(m, mailbox);
+    if (mailbox != RL_NIL) {
+        rl_stream_forget_actor(m, mailbox);
+        rl_actor_free(m, mailbox);
+    }
     if (actor != RL_NIL) rl_object_unname(section, actor);
     if (args != RL_NIL) rl_object_unname(section, args);
     if (stream != RL_NIL) rl_stream_end(section, stream);
@@ -1054,6 +1086,18 @@ int rl_task_is_cancelled(const rl_session *s, rl_handle task)
     return t && atomic_load_explicit(&t->cancel, memory_order_relaxed);
 }
 
+void rl_task_run_once(rl_session *s, rl_handle task)
+{
+    rl_task *t = find_mine(s, task);
+    if (t) atomic_store_explicit(&t->max_retries, RL_TASK_ONCE, memory_order_release);
+}
+
+int rl_task_is_run_once(const rl_session *s, rl_handle task)
+{
+    const rl_task *t = find_decidable(s, task);
+    return t && atomic_load_explicit(&t->max_retries, memory_order_acquire) == RL_TASK_ONCE;
+}
+
 /* What the supervisor is to do about task i: 0 nothing, 1 tell its process, 2 kill that. */
 static int order_of(rl_section *section, uint32_t i)
 {
@@ -1221,7 +1265,7 @@ int rl_task_validate(const rl_mapping *m)
         if (!is_live(t)) continue;
         int sound = t->class_ < RL_MAX_CLASSES && t->function < c->objects.capacity &&
                     (t->args == RL_NIL || t->args < c->objects.capacity) &&
-                    (t->stream == RL_NIL || t->stream < c->streams.capacity) &&
+                    (stream_of(t) == RL_NIL || stream_of(t) < c->streams.capacity) &&
                     (t->actor == RL_NIL || t->actor < c->objects.capacity) &&
                     (t->mailbox == RL_NIL || t->mailbox < RL_MAX_ACTORS) &&
                     t->submitter < RL_MAX_SLOTS && worker_of(t) < RL_MAX_SLOTS;
@@ -1239,8 +1283,8 @@ void rl_task_rebuild_names(rl_mapping *m)
         rl_list_rebuild_mark(m, t->refs);
         name_all(m, t);
         if (t->mailbox != RL_NIL) rl_actor_rebuild_use(m, t->mailbox, i);
-        if (t->stream == RL_NIL) continue;
-        atomic_store_explicit(&m->streams[t->stream].task, i, memory_order_relaxed);
+        if (stream_of(t) == RL_NIL) continue;
+        atomic_store_explicit(&m->streams[stream_of(t)].task, i, memory_order_relaxed);
     }
 }
 

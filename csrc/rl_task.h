@@ -84,11 +84,11 @@ int rl_resource_intern(rl_session *s, const char *name, uint32_t *out);
 int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total);
 
 /* Submit a task. returns[0..nreturns) are its return objects, each held once by the caller; so is
- * *stream, if the task fills one (else it may be NULL).
+ * *outlet, the reading end of its stream, if the task fills one (else it may be NULL).
  *
  * One that makes an actor has one return. EEXIST: the actor's name is taken. EBUSY: the actor has as
  * many calls as its `most_calls`. A call of a dead actor is accepted, for the supervisor to fail. */
-int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *stream);
+int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *outlet);
 
 /* Worker: take the oldest task that may run now, or sleep until there is one. Returns 0,
  * RL_ETIMEDOUT (at `deadline_ns`), EINTR, RL_EDEAD, RL_EAGAIN (the supervisor wants this worker to
@@ -108,6 +108,11 @@ int rl_task_cancel(rl_session *s, rl_handle h, int force, int recursive);
 
 /* Is a task of this process to end? 1 if somebody cancelled it. */
 int rl_task_is_cancelled(const rl_session *s, rl_handle task);
+
+/* A task of this process is not to be run again: it has taken something that will not be there
+ * then. */
+void rl_task_run_once(rl_session *s, rl_handle task);
+int rl_task_is_run_once(const rl_session *s, rl_handle task);
 
 /* Supervisor: forget the word that there are orders; then the next process that is to be told of a
  * cancelled task, or killed with it or for its actor (`*kill`), from index *cursor on. RL_EAGAIN at
@@ -167,6 +172,11 @@ void rl_task_unblock(rl_session *s);
 
 /* Slot of the worker that runs `task` (an index, or RL_NIL), or RL_NIL. */
 uint32_t rl_task_worker(const rl_mapping *m, uint32_t task);
+/* Does somebody wait for the first return of a live task? */
+int rl_task_is_awaited(const rl_mapping *m, uint32_t task);
+/* Stream of `task` (an index, or RL_NIL), or RL_NIL; also without the lock, and then maybe that of
+ * another task which has the record now. */
+uint32_t rl_task_fills(const rl_mapping *m, uint32_t task);
 /* Stream of a task that this process runs, or RL_NIL. */
 uint32_t rl_task_stream(const rl_session *s, rl_handle task);
 int rl_task_has_stream(const rl_mapping *m, uint32_t task, uint32_t stream);

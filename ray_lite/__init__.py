@@ -51,4 +51,4 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_codec.configure(_core.ObjectRef, DynamicObjectRefGenerator)
+_codec.configure(_core.ObjectRef, DynamicObjectRefGenerator, ObjectRefGenerator)

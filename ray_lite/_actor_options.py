@@ -28,6 +28,7 @@ from ray_lite._options import (
     parse_runtime_env,
     parse_strategy,
     parse_text,
+    refuse_at_call,
     refuse_type,
 )
 
@@ -150,6 +151,8 @@ def parse_method_options(
             f"options() of an actor's method got an unexpected keyword argument '{key}'; it takes "
             f"{sorted(valid)}"
         )
+    if not decorator and "_num_objects_per_yield" in options:
+        refuse_at_call("_num_objects_per_yield", "method")
     parsed = {
         key.lstrip("_"): _METHOD_PARSERS[key](key, value)
         for key, value in options.items()

@@ -24,6 +24,7 @@ cdef class Encoded:
     cdef readonly size_t nbytes      # payload length
     cdef readonly list refs          # contained refs, in the order of their numbers; never None
     cdef readonly Py_ssize_t ndeps   # refs[:ndeps] are the top-level arguments of a call
+    cdef readonly list moves         # what moves with the value, or None; see `configure`
     cdef uint64_t _word              # the lead of an int or a float
     cdef const char *_lead           # first bytes of the payload: in _word or in _owner
     cdef size_t _lead_nbytes

@@ -124,23 +124,28 @@ cdef enum:
 cdef class _Config:
     cdef object ref_type
     cdef object make_dynamic
+    cdef object movable_type
 
 cdef _Config _config = _Config.__new__(_Config)
 
 
-def configure(ref_type, make_dynamic):
-    """Set the class of refs, and the constructor that decodes KIND_DYNAMIC. Called at import.
+def configure(ref_type, make_dynamic, movable_type):
+    """Set what the codec must know of the classes above it. Called at import.
 
     Args:
         ref_type: The ObjectRef class; hashable instances, equal if they name the same object.
-        make_dynamic: Called with the list of item refs.
+        make_dynamic: Constructor that decodes KIND_DYNAMIC; called with the list of item refs.
+        movable_type: A class whose instances leave this process with the value that contains them:
+            `pack()` gives what a `__reduce__` would, `moved()` is to be called once the value has
+            been stored.
 
     Returns:
-        The pair that was set before, `(None, None)` at first.
+        What was set before, `(None, None, None)` at first.
     """
-    before = _config.ref_type, _config.make_dynamic
+    before = _config.ref_type, _config.make_dynamic, _config.movable_type
     _config.ref_type = ref_type
     _config.make_dynamic = make_dynamic
+    _config.movable_type = movable_type
     return before
 
 
@@ -535,6 +540,7 @@ cdef class _Slots:
             rest = self.pickle_left()
             head.left_kind = rest.kind
             append_piece(result, rest, rest.nbytes)
+            result.moves = rest.moves
         memcpy(PyByteArray_AS_STRING(self.data), &head, sizeof(CallHead))
         return result
 
@@ -560,10 +566,18 @@ cdef class _Numbering:
 
     cdef list refs
     cdef dict numbers
+    cdef list moves         # what moves with the value, or None
 
     def __cinit__(self):
         self.refs = []
         self.numbers = {}
+
+    cdef int add_move(self, object movable) except -1:
+        if self.moves is None:
+            self.moves = []
+        if movable not in self.moves:
+            self.moves.append(movable)
+        return 0
 
     cdef uint32_t number_of(self, object ref) except? 0xffffffff:
         cdef object number = self.numbers.setdefault(ref, len(self.refs))
@@ -658,6 +672,12 @@ cdef class _Pickling:
         self.items.append((ITEM_REF, self.numbering.number_of(ref), None))
         return _take, (_PLACE,)
 
+    def reduce_movable(self, movable):
+        """Pickle what moves with the value; remember that it does."""
+        packed = movable.pack()
+        self.numbering.add_move(movable)
+        return packed
+
     def reduce_memoryview(self, view):
         """Pickle a memoryview as its bytes."""
         return bytes, (view.tobytes(),)
@@ -679,6 +699,8 @@ cdef class _Pickling:
         table[memoryview] = self.reduce_memoryview
         if _config.ref_type is not None:
             table[_config.ref_type] = self.reduce_ref
+        if _config.movable_type is not None:
+            table[_config.movable_type] = self.reduce_movable
         return table
 
     cdef int run_plain(self, object value) except -1:
@@ -706,6 +728,7 @@ cdef class _Pickling:
         memset(PyByteArray_AS_STRING(lead), 0, lead_nbytes)
         cdef Encoded result = encoded_lead(KIND_PICKLE, lead)
         result.refs = self.numbering.refs
+        result.moves = self.numbering.moves
         self.write_head(PyByteArray_AS_STRING(lead), lead_nbytes)
         result._pieces = self.stream_pieces(lead_nbytes)
         result.nbytes = lead_nbytes + self.stream_nbytes

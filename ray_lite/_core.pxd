@@ -154,6 +154,7 @@ cdef extern from "rl_actor.h" nogil:
         const char *space
         uint32_t flags
         uint32_t most_calls
+        uint32_t most_untaken
     int rl_actor_find(rl_session *s, const char *space, const char *name, rl_handle *actor,
                       rl_handle *function)
     int rl_actor_next_name(rl_session *s, uint32_t *cursor, char *space, char *name)
@@ -215,12 +216,14 @@ cdef extern from "rl_task.h" nogil:
     int rl_class_intern(rl_session *s, const int64_t *demand, uint32_t *out)
     int rl_resource_intern(rl_session *s, const char *name, uint32_t *out)
     int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total)
-    int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *stream)
+    int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *outlet)
     int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out)
     int rl_task_take_call(rl_session *s, rl_handle actor, uint32_t group, int64_t deadline_ns,
                           rl_job *out)
     int rl_task_cancel(rl_session *s, rl_handle h, int force, int recursive)
     int rl_task_is_cancelled(const rl_session *s, rl_handle task)
+    void rl_task_run_once(rl_session *s, rl_handle task)
+    int rl_task_is_run_once(const rl_session *s, rl_handle task)
     int rl_task_next_order(rl_session *s, uint32_t *cursor, uint32_t *slot, int *kill)
     int rl_task_returns(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
     int rl_task_refs(rl_session *s, rl_handle task, rl_handle *out, uint32_t n)
@@ -236,9 +239,10 @@ cdef extern from "rl_task.h" nogil:
 
 cdef extern from "rl_stream.h" nogil:
     int rl_stream_append(rl_session *s, rl_handle task, const rl_value *value)
-    int rl_stream_next(rl_session *s, rl_handle stream, rl_handle *item)
-    void rl_stream_release(rl_session *s, rl_handle stream)
+    int rl_stream_of(const rl_session *s, rl_handle outlet, rl_handle *stream)
+    int rl_stream_next(rl_session *s, rl_handle stream, const rl_handle *task, rl_handle *item)
     int rl_stream_wait_room(rl_session *s, rl_handle stream, int64_t deadline_ns)
+    int rl_stream_has_room(const rl_session *s, rl_handle stream)
     int rl_stream_has_item(const rl_session *s, rl_handle stream)
     int rl_stream_is_ready(const rl_session *s, rl_handle stream)
     uint32_t rl_stream_produced(const rl_session *s, rl_handle stream)
@@ -276,8 +280,8 @@ cdef class ObjectRef:
 
 
 cdef class Stream:
-    cdef rl_handle h           # held by this process for as long as this object lives
-    cdef Session session
+    cdef rl_handle h
+    cdef readonly ObjectRef outlet     # keeps the stream
 
 
 cdef class Pin:
@@ -298,9 +302,10 @@ cdef class Stored:
     cdef rl_value value        # its block belongs to this process until the value is taken
     cdef char bytes[32]        # the payload, if short
     cdef list refs             # keeps the contained objects held
+    cdef list moves            # what moves with the value, or None
     cdef rl_handle *handles    # of refs
 
-    cdef void taken(self) noexcept
+    cdef int taken(self) except -1
 
 
 cdef class Job:

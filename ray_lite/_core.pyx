@@ -77,6 +77,14 @@ cdef int check(int rc) except -1:
     return 0
 
 
+cdef int tell_moved(list moves) except -1:
+    """A value has been stored: tell what moved with it."""
+    if moves is not None:
+        for movable in moves:
+            movable.moved()
+    return 0
+
+
 cdef int look_at_signals_between_tasks() except -1:
     """Run signal handlers; an interrupt that meets no task has nothing to interrupt."""
     try:
@@ -121,7 +129,7 @@ cdef rl_handle handle_of(Session session, object ref) except *:
     cdef Session owner
     cdef rl_handle h
     if type(ref) is Stream:
-        owner, h = (<Stream>ref).session, (<Stream>ref).h
+        owner, h = (<Stream>ref).outlet.session, (<Stream>ref).h
     else:
         owner, h = (<ObjectRef?>ref).session, (<ObjectRef>ref).h
     if owner is not session:
@@ -296,6 +304,7 @@ cdef class Session:
         cdef Stored stored = Stored.__new__(Stored)
         stored.session = self
         stored.refs = encoded.refs
+        stored.moves = encoded.moves
         stored.handles = handles_of(self, encoded.refs)
         stored.value.kind = encoded.kind
         stored.value.nbytes = encoded.nbytes
@@ -509,7 +518,7 @@ cdef class Session:
     def submit_actor(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
                      bytes name not None, int32_t max_restarts, uint32_t options,
                      bytes actor_name not None, bytes space not None, bint ordered, bint detached,
-                     uint32_t most_calls):
+                     uint32_t most_calls, uint32_t most_untaken):
         """Submit an actor; return the reference to the object that stands for it.
 
         Raises:
@@ -520,6 +529,7 @@ cdef class Session:
         spec.space = space
         spec.flags = RL_ACTOR_ORDERED * ordered + RL_ACTOR_DETACHED * detached
         spec.most_calls = most_calls
+        spec.most_untaken = most_untaken
         return self._submit(function, args, class_, 1, name, max_restarts, options, -1, None, 0,
                             &spec)[0]
 
@@ -527,7 +537,7 @@ cdef class Session:
                       bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
                       ObjectRef actor, uint32_t group, const rl_actor_spec *makes):
         cdef rl_spec spec
-        cdef rl_handle one, stream
+        cdef rl_handle one, outlet
         cdef rl_handle *returns = &one
         cdef rl_handle *refs = NULL
         cdef char short_args[148]
@@ -568,7 +578,7 @@ cdef class Session:
         try:
             refs = handles_of(self, args.refs)
             spec.refs = refs
-            rc = rl_task_submit(&self.s, &spec, returns, &stream)
+            rc = rl_task_submit(&self.s, &spec, returns, &outlet)
             if rc == EEXIST:
                 raise ActorAlreadyExistsError(
                     f"The name {makes.name.decode()} (namespace={makes.space.decode()}) is already "
@@ -580,7 +590,8 @@ cdef class Session:
             check(rc)
             result = [self.adopt(returns[i]) for i in range(nreturns)]
             if stream_limit >= 0:
-                result.append(adopt_stream(self, stream))
+                result.append(Stream(self.adopt(outlet)))
+            tell_moved(args.moves)
             return result
         finally:
             free(refs)
@@ -997,48 +1008,49 @@ cdef class ObjectRef:
 cdef class Stream:
     """The consumer's end of a generator task's stream: items come out once, in order.
 
-    Letting go of it frees what was not taken; the task runs on.
+    Letting go of its outlet frees what was not taken; the task runs on.
+
+    Args:
+        outlet: The object that stands for this end.
     """
 
-    def __dealloc__(self):
-        if self.session is not None:
-            rl_stream_release(&self.session.s, self.h)
+    def __cinit__(self, ObjectRef outlet not None):
+        check(rl_stream_of(&outlet.session.s, outlet.h, &self.h))
+        self.outlet = outlet
 
     def __repr__(self):
         return "<a generator's stream>"
 
-    def next(self):
-        """Return the next item's reference; None: there is none now; False: there will be none."""
+    def next(self, Job job=None):
+        """Return the next item's reference; None: there is none now; False: there will be none.
+
+        Args:
+            job: A task of this process that must not be run again once it has the item.
+        """
         cdef rl_handle item
-        cdef int rc = rl_stream_next(&self.session.s, self.h, &item)
+        cdef const rl_handle *task = NULL if job is None else &job.job.task
+        cdef int rc = rl_stream_next(&self.outlet.session.s, self.h, task, &item)
         if rc == RL_EAGAIN:
             return None
         if rc == RL_EEND:
             return False
         check(rc)
-        return self.session.adopt(item)
+        return self.outlet.session.adopt(item)
 
     @property
     def is_ready(self):
         """Whether there is an item, or the stream has ended."""
-        return rl_stream_is_ready(&self.session.s, self.h) != 0
+        return rl_stream_is_ready(&self.outlet.session.s, self.h) != 0
 
     @property
     def has_item(self):
         """Whether `next` would return an item."""
-        return rl_stream_has_item(&self.session.s, self.h) != 0
+        return rl_stream_has_item(&self.outlet.session.s, self.h) != 0
 
     @property
     def session(self):
         """The session it belongs to."""
-        return self.session
-
-
-cdef Stream adopt_stream(Session session, rl_handle h):
-    cdef Stream stream = Stream.__new__(Stream)
-    stream.h = h
-    stream.session = session
-    return stream
+        return self.outlet.session
 
 
 # ---- pins ----
@@ -1104,9 +1116,10 @@ cdef class Stored:
             rl_arena_abandon(&self.session.s, self.value.block)
         free(self.handles)
 
-    cdef void taken(self) noexcept:
+    cdef int taken(self) except -1:
         """The block belongs to an object now."""
         self.value.block = RL_NIL
+        return tell_moved(self.moves)
 
     @property
     def nbytes(self):
@@ -1317,6 +1330,15 @@ cdef class Job:
         """Whether somebody has cancelled the task, which this process runs, by now."""
         return rl_task_is_cancelled(&self.session.s, self.job.task) != 0
 
+    def run_once(self):
+        """The task must not be run again: it has taken, or passed on, what will not be there."""
+        rl_task_run_once(&self.session.s, self.job.task)
+
+    @property
+    def is_run_once(self):
+        """Whether that was said."""
+        return rl_task_is_run_once(&self.session.s, self.job.task) != 0
+
     @property
     def task_id(self):
         """Return the first 24 bytes of the ids of its return objects."""
@@ -1343,8 +1365,13 @@ cdef class Job:
         value.taken()
         return True
 
+    @property
+    def has_stream_room(self):
+        """Whether `wait_for_stream_room` would not wait."""
+        return rl_stream_has_room(&self.session.s, self.job.stream) != 0
+
     def wait_for_stream_room(self):
-        """Wait while as many items are untaken as the stream's limit allows."""
+        """Wait while more items are untaken than the producer may be ahead."""
         cdef int rc = EINTR
         while rc == EINTR:
             with nogil:

@@ -117,11 +117,10 @@ def parse_task_options(
     unknown = [key for key in given if key not in _TASK_PARSERS]
     if unknown:
         raise ValueError(_unknown_option(unknown[0]))
-    if base is not None and "max_calls" in given:
-        raise ValueError(
-            "max_calls belongs to the function, not to one call of it, so .options() cannot set "
-            "it; give it to @remote(max_calls=...)"
-        )
+    if base is not None:
+        for key in ("max_calls", "_num_objects_per_yield"):
+            if key in given:
+                refuse_at_call(key, "remote")
     parsed = {key.lstrip("_"): _TASK_PARSERS[key](key, value) for key, value in given.items()}
     parsed = {key: value for key, value in parsed.items() if key not in _WITHOUT_EFFECT}
     if base is None or "num_returns" in given:
@@ -388,6 +387,14 @@ def parse_runtime_env(key: str, value: object) -> dict[str, Any]:
     if env_vars is None:
         return dict(value)
     return {**value, "env_vars": parse_mapping_of_text(f"{key}['env_vars']", env_vars)}
+
+
+def refuse_at_call(key: str, decorator: str) -> NoReturn:
+    """Refuse an option of the function, or the method, in `.options()`."""
+    raise ValueError(
+        f"{key} belongs to the function, not to one call of it, so it cannot be overridden by "
+        f".options(); give it to @{decorator}({key}=...)"
+    )
 
 
 def parse_backpressure(key: str, value: object) -> int | None:

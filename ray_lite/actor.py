@@ -72,7 +72,6 @@ class ActorInfo(NamedTuple):
     namespace: str
     actor_name: str
     env_vars: dict[str, str]
-    backpressure: int | None  # of the streams of its generator methods
 
     @property
     def is_threaded(self) -> bool:
@@ -115,7 +114,6 @@ def _inspect_class(cls: type, options: ActorOptions) -> ActorInfo:
         namespace=options.namespace or "",
         actor_name=options.name or "",
         env_vars=options.env_vars(),
-        backpressure=options.actor_generator_backpressure_num_objects,
     )
     for name, method in methods.items():
         info.group_index(name, method.options.concurrency_group)
@@ -303,6 +301,7 @@ def _make_actor(
             not out_of_order,
             options.lifetime == "detached",
             max(options.max_pending_calls, 0),
+            options.actor_generator_backpressure_num_objects or 0,
         )
     except ActorAlreadyExistsError:
         # Somebody else was faster since we looked.
@@ -470,13 +469,19 @@ def _prepare(handle: ActorHandle, name: str, options: MethodOptions) -> tuple[Pr
     title = f"{info.name}.{name}"
     prepared = prepare_call(
         connection,
-        export_function(connection, name, title, options.retry_exceptions),
+        export_function(
+            connection,
+            name,
+            title,
+            options.retry_exceptions,
+            per_yield=options.num_objects_per_yield,
+        ),
         returns,
         demand={},
         name=options.name or title,
         is_named=bool(options.name),
         max_retries=info.max_task_retries if retries is None else retries,
-        limit=options.generator_backpressure_num_objects or info.backpressure,
+        limit=options.generator_backpressure_num_objects,
         group=info.group_index(name, options.concurrency_group),
     )
     return prepared, _signature_of(method)

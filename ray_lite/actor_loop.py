@@ -108,9 +108,9 @@ class Loop:
         session.current_job.set(job)
         returns = Returns(self._core, job, job.name, lambda error: False)
         try:
-            _, returns, call = self._runner.prepare(job)
+            export, returns, call = self._runner.prepare(job)
             if call is not None:
-                await self._deliver(job, returns, call)
+                await self._deliver(job, export.per_yield, returns, call)
         except SystemExit as error:
             self._exit(error)
         except BaseException as error:
@@ -119,14 +119,14 @@ class Loop:
             sys.stdout.flush()
             sys.stderr.flush()
 
-    async def _deliver(self, job: _core.Job, returns: Returns, call: Call) -> None:
-        dynamic, pauses = bool(job.options & Mode.DYNAMIC), bool(job.options & Mode.PAUSES)
+    async def _deliver(self, job: _core.Job, per_yield: int, returns: Returns, call: Call) -> None:
         outcome = await _outcome_of(job, call)
         result = None if isinstance(outcome, _Raised) else outcome()
         if inspect.isasyncgen(result) and job.fills_stream:
-            await returns.deliver_async(result, pauses=pauses)
+            await returns.deliver_async(result, per_yield=per_yield)
             return
-        returns.deliver(outcome, dynamic=dynamic, pauses=pauses)
+        dynamic = bool(job.options & Mode.DYNAMIC)
+        returns.deliver(outcome, dynamic=dynamic, per_yield=per_yield)
 
 
 class _Raised:

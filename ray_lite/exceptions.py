@@ -434,6 +434,10 @@ class RayTaskError(RayError):
         return self.__reduce__()
 
 
+#: Why a task that could have been run again was not.
+RUN_ONCE: Final = (
+    "it had taken values of a generator that was passed to it, and they would be missing"
+)
 _FIELDS: Final = ("function_name", "proctitle", "pid", "ip", "actor_repr", "actor_id")
 
 

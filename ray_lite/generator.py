@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, Generic, NoReturn, TypeVar, final
 
-from ray_lite._core import ObjectRef, Stream
+from ray_lite import session
+from ray_lite._core import Job, ObjectRef, Stream
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -50,18 +51,42 @@ class ObjectRefGenerator(Generic[T_co]):
     exception in the task is the last item: its reference raises it. Letting go of the generator
     frees the values that were not taken; the task runs on to its end. Not thread-safe.
 
+    A value that contains it (an argument of a task, what a task returns) takes it along: whoever
+    reads that value goes on where this one stopped, and this one raises ValueError from then on. A
+    task that has taken an item from one that came to it is not run again: the item would be
+    missing.
+
     Args:
-        stream: This process's end of the task's stream.
+        stream: The reading end of the task's stream.
         completion: Sealed when the task has ended: None, or what ended it from outside (a crash).
+        failure_given: The failure of the task as a whole was handed out.
+        job: The task to which it came.
     """
 
-    def __init__(self, stream: Stream, completion: "ObjectRef[None]") -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        completion: "ObjectRef[None]",
+        *,
+        failure_given: bool = False,
+        job: Job | None = None,
+    ) -> None:
         """Take over the stream."""
-        #: This process's end; `wait` waits for it.
-        self.stream = stream
+        self._stream: Stream | None = stream
         self._completion = completion
         #: The failure of the task as a whole is handed out once, after the items.
-        self._failure_given = False
+        self._failure_given = failure_given
+        self._job = job
+
+    @property
+    def stream(self) -> Stream:
+        """The reading end; `wait` waits for it. ValueError once it was passed on."""
+        if self._stream is None:
+            raise ValueError(
+                f"{self!r} was passed on, and its values go to who has it now. Take what you need "
+                "before you pass it, or pass list(generator)"
+            )
+        return self._stream
 
     def __iter__(self) -> "ObjectRefGenerator[T_co]":
         """Return the generator itself."""
@@ -83,7 +108,7 @@ class ObjectRefGenerator(Generic[T_co]):
 
     def _poll(self) -> "ObjectRef[T_co] | None":
         """Return the next reference, None if there is none now; StopIteration at the end."""
-        item = self.stream.next()
+        item = self.stream.next(self._taker())
         if item is not False:
             return item
         if self._has_failure_left():
@@ -91,6 +116,10 @@ class ObjectRefGenerator(Generic[T_co]):
             failure: ObjectRef[Any] = self._completion
             return failure
         raise StopIteration
+
+    def _taker(self) -> Job | None:
+        """Return the task that must not be run again once it has an item of this."""
+        return self._job and session.current_job.get(self._job)
 
     def _has_failure_left(self) -> bool:
         session = self.stream.session
@@ -158,8 +187,30 @@ class ObjectRefGenerator(Generic[T_co]):
         return f"ObjectRefGenerator({self._completion.hex()})"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse: a stream has one consumer."""
+        """Refuse: only the codec can move it, see pack."""
         raise TypeError(
-            "You cannot return or pass a generator to other task: it has one consumer. Pass its "
-            "references, which can be used before it ends, or list(generator)"
+            "a remote generator cannot be pickled or copied, for it has one consumer; pass it to a "
+            "task, or pickle list(generator)"
         )
+
+    def pack(self) -> tuple[Any, ...]:
+        """Return what `__reduce__` would, for a value that takes it along."""
+        return _unpack, (self.stream.outlet, self._completion, self._failure_given)
+
+    def moved(self) -> None:
+        """The value that takes it along has been stored."""
+        if (taker := self._taker()) is not None:
+            taker.run_once()
+        self._stream = None
+
+
+def _unpack(
+    outlet: ObjectRef[Any], completion: ObjectRef[None], failure_given: bool
+) -> ObjectRefGenerator[Any]:
+    """Return the generator that came with a value."""
+    return ObjectRefGenerator(
+        Stream(outlet),
+        completion,
+        failure_given=failure_given,
+        job=session.current_job.get(),
+    )

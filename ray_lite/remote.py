@@ -28,7 +28,6 @@ class Mode(enum.IntFlag):
 
     DYNAMIC = 1  # num_returns="dynamic"
     NAMED = 4  # the record's name is from options, not the function's
-    PAUSES = 8  # its stream has a limit
 
 
 class Export(NamedTuple):
@@ -39,6 +38,7 @@ class Export(NamedTuple):
     retry_exceptions: bool | tuple[type[Exception], ...]
     max_calls: int  # the worker ends after so many calls; 0 = never
     env_vars: Mapping[str, str]  # set while it runs
+    per_yield: int  # a stream's generator yields tuples of so many values; 1: values
 
 
 _NO_ENV_VARS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -249,6 +249,7 @@ def _prepare(
         options.retry_exceptions,
         options.max_calls,
         options.env_vars(),
+        options.num_objects_per_yield,
     )
     return prepare_call(
         connection,
@@ -291,8 +292,6 @@ def prepare_call(
     mode = Mode.DYNAMIC if returns == "dynamic" else Mode(0)
     if is_named:
         mode |= Mode.NAMED
-    if streams and limit:
-        mode |= Mode.PAUSES
     nreturns = 1 if isinstance(returns, str) else returns
     return Prepared(
         connection,
@@ -315,13 +314,14 @@ def export_function(
     retry_exceptions: bool | tuple[type[Exception], ...],
     max_calls: int = 0,
     env_vars: Mapping[str, str] = _NO_ENV_VARS,
+    per_yield: int = 1,
 ) -> ObjectRef[Any]:
     """Store what a worker needs of a function, or of the method so called, once a session.
 
     Later changes to it are not seen.
     """
-    key = (function, name, retry_exceptions, max_calls, tuple(sorted(env_vars.items())))
-    value = (function, name, retry_exceptions, max_calls, dict(env_vars))
+    key = (function, name, retry_exceptions, max_calls, tuple(sorted(env_vars.items())), per_yield)
+    value = (function, name, retry_exceptions, max_calls, dict(env_vars), per_yield)
     return export(connection, key, value, f"the function {_where(function)}")
 
 

@@ -15,6 +15,7 @@ to ask whether an exception is worth another attempt.
                  an exception after k values      one of k + 1; the last raises it
     "streaming"  k values                         each in the stream as it is yielded
                  an exception after k values      those; the exception as the last item
+                 (of a tuple of values a yield    one item a value; ValueError for another length)
     0            anything                         nothing; values and exceptions are printed
 
 A second attempt (after a crash, or an exception that is to be retried) must yield again what is
@@ -25,13 +26,14 @@ import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 from ray_lite import _core
 from ray_lite._codec import encode, encode_refs
 from ray_lite._values import store_failure
 from ray_lite.exceptions import (
+    RUN_ONCE,
     StreamingGeneratorReplayInconsistentError,
     TaskCancelledError,
     dumps_error,
@@ -69,13 +71,13 @@ class Returns:
         #: The task is to be run again: from here on only `strand` may end this run.
         self._handed_back = False
 
-    def deliver(self, call: Callable[[], Any], *, dynamic: bool, pauses: bool) -> None:
+    def deliver(self, call: Callable[[], Any], *, dynamic: bool, per_yield: int = 1) -> None:
         """Run the user's function and store its outcome.
 
         Args:
             call: Runs it.
             dynamic: num_returns="dynamic".
-            pauses: Its stream has a limit of untaken items.
+            per_yield: Its stream gets so many items of each yield, a tuple or list of them.
         """
         try:
             result, failure = self._run(call)
@@ -84,7 +86,7 @@ class Returns:
             elif dynamic:
                 self._deliver_dynamic(result)
             elif self._job.fills_stream:
-                self._deliver_stream(result, pauses=pauses)
+                self._deliver_stream(result, per_yield)
             elif self._job.nreturns == 0:
                 self._deliver_nothing(result)
             elif inspect.isgenerator(result):
@@ -211,7 +213,7 @@ class Returns:
         _flush()
         self._job.finish_with(0, self._core.store(encode_refs(refs)))
 
-    def _deliver_stream(self, items: Any, *, pauses: bool) -> None:
+    def _deliver_stream(self, items: Any, per_yield: int) -> None:
         """Append value by value to the stream; a failure is the last item."""
         if not inspect.isgenerator(items):
             error = TypeError(
@@ -220,10 +222,12 @@ class Returns:
             )
             self._end_stream(self._envelope(error))
             return
+        if per_yield > 1:
+            items = _spread(items, per_yield)
         shown = self._job.stream_log() if self._job.attempt else []
         count = 0
         while True:
-            failure = self._wait_for_room() if pauses else b""
+            failure = self._wait_for_room()
             if failure:
                 break
             stored, failure = self._store_next(items, None)
@@ -240,10 +244,12 @@ class Returns:
             self._close(items)
         self._end_stream(failure)
 
-    async def deliver_async(self, items: Any, *, pauses: bool) -> None:
+    async def deliver_async(self, items: Any, *, per_yield: int = 1) -> None:
         """Append the values of an async generator to the stream, as _deliver_stream does."""
         try:
-            failure = await self._drive(items, pauses=pauses)
+            if per_yield > 1:
+                items = _spread_async(items, per_yield)
+            failure = await self._drive(items)
             if failure:
                 with contextlib.suppress(BaseException):
                     await items.aclose()
@@ -251,14 +257,14 @@ class Returns:
         except StrandedError:
             pass
 
-    async def _drive(self, items: Any, *, pauses: bool) -> bytes:
+    async def _drive(self, items: Any) -> bytes:
         """Append value by value; returns the failure that ended the stream, or b""."""
         import asyncio  # it is slow to import, and whoever has a coroutine has it
 
         shown = self._job.stream_log() if self._job.attempt else []
         count = 0
         while True:
-            if pauses:
+            if not self._job.has_stream_room:
                 await asyncio.to_thread(self._job.wait_for_stream_room)
             try:
                 value = await anext(items)
@@ -280,6 +286,8 @@ class Returns:
 
     def _wait_for_room(self) -> bytes:
         """Wait until the consumer has taken enough; returns the failure if cancelled meanwhile."""
+        if self._job.has_stream_room:
+            return b""
         try:
             self._job.wait_for_stream_room()
         except KeyboardInterrupt as error:
@@ -445,8 +453,12 @@ class Returns:
 
     def _envelope_or_strand(self, error: BaseException) -> bytes:
         """Return the failure for an exception of the user's code, unless it is to be retried."""
+        wants_retry = self._may_retry() and self._wants_retry(error) and not self._job.is_cancelled
+        if wants_retry and self._job.is_run_once:
+            wants_retry = False
+            error.add_note(f"Task {self._name} was not run again: {RUN_ONCE}")
         data = self._envelope(error)
-        if self._may_retry() and self._wants_retry(error) and not self._job.is_cancelled:
+        if wants_retry:
             _print(
                 f"Task {self._name} raised (attempt {self._job.attempt + 1}); it will be run "
                 f"again:\n{error_text(data)}"
@@ -480,6 +492,44 @@ class Returns:
             "same values each time; give max_retries=0 to one that cannot"
         )
         return self._envelope(error)
+
+
+def _spread(items: Generator[Any, Any, Any], count: int) -> Iterator[Any]:
+    """Yield the values of each tuple that `items` yields; none of them is kept."""
+    with contextlib.closing(items):
+        while True:
+            try:
+                values = _values_of(next(items), count)
+            except StopIteration:
+                return
+            while values:
+                yield values.pop(0)
+
+
+async def _spread_async(items: AsyncGenerator[Any, Any], count: int) -> AsyncIterator[Any]:
+    """As _spread, for an async generator."""
+    async with contextlib.aclosing(items):
+        while True:
+            try:
+                values = _values_of(await anext(items), count)
+            except StopAsyncIteration:
+                return
+            while values:
+                yield values.pop(0)
+
+
+def _values_of(group: Any, count: int) -> list[Any]:
+    if not isinstance(group, tuple | list):
+        raise ValueError(
+            f"with _num_objects_per_yield={count} a streaming generator must yield a tuple or list "
+            f"of length {count}, not {type(group).__name__}"
+        )
+    if len(group) != count:
+        raise ValueError(
+            f"the streaming generator yielded {len(group)} objects, but "
+            f"_num_objects_per_yield={count}; all or none of a yield's values are stored"
+        )
+    return list(group)
 
 
 def _flush() -> None:

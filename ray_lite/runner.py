@@ -80,7 +80,7 @@ class Runner:
                     returns.deliver(
                         call,
                         dynamic=bool(job.options & Mode.DYNAMIC),
-                        pauses=bool(job.options & Mode.PAUSES),
+                        per_yield=export.per_yield,
                     )
         except SystemExit:
             raise

@@ -16,6 +16,8 @@ is decided in C, by the limits that were written on these instructions.
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from ray_lite.exceptions import RUN_ONCE
+
 IDLE_TICKS: Final = 5  # seconds that a worker above the number of CPUs may idle
 MAX_WORKERS: Final = 240  # of 256 slots
 MOST_KEPT: Final = 64  # workers that are kept, whatever the number of CPUs
@@ -66,6 +68,12 @@ class Stranded:
     killed: bool = False  # an actor that is not to be restarted
     is_call: bool = False
     orphaned: bool = False  # a call whose actor is dead
+    run_once: bool = False  # it has taken, or passed on, items of a stream that came to it
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether its options and what it has done allow one more attempt."""
+        return not self.run_once and (self.max_retries < 0 or self.attempt < self.max_retries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,33 +338,35 @@ class Scheduler:
             return FailCancelled(task.task)
         if task.open_returns == 0 and task.nreturns > 0 and not task.raised:
             return Finish(task.task)
-        if task.max_retries < 0 or task.attempt < task.max_retries:
+        if task.may_run_again:
             return Requeue(task.task)
         attempts = task.attempt + 1
         if task.is_call and not task.raised:
             return FailUnavailable(
                 task.task,
                 f"{task.cause or 'its process died'} while it ran {task.name}. The actor is being "
-                "restarted: call again, or give max_task_retries=... to have it done",
+                "restarted: "
+                + (
+                    f"the call was not run again, for {RUN_ONCE}"
+                    if task.run_once
+                    else "call again, or give max_task_retries=... to have it done"
+                ),
             )
         return Fail(
             task.task,
             f"Task {task.name} ended with its worker: {task.cause or 'the worker died'} "
-            f"(attempt {attempts} of {attempts}). "
-            + (
-                "Look into the task's output above"
-                if task.max_retries
-                else "Give max_retries=... to have it run again"
-            ),
+            f"(attempt {attempts} of {attempts}). " + _advice(task),
         )
 
     def _judge_actor(self, actor: Stranded) -> Instruction:
         """Restart an actor whose process died, or bury it."""
         if actor.killed:
             return Bury(actor.task, "it was killed by `ray.kill`")
-        if actor.max_retries < 0 or actor.attempt < actor.max_retries:
+        if actor.may_run_again:
             return Requeue(actor.task)
         restarts = f"; it was restarted {actor.attempt} times" if actor.attempt else ""
+        if actor.run_once:
+            restarts += f"; {RUN_ONCE}"
         return Bury(actor.task, f"its process died: {actor.cause or 'killed'}{restarts}")
 
     def _warn_of_infeasible(self, load: Loaded) -> list[Instruction]:
@@ -369,3 +379,12 @@ class Scheduler:
                 "init(num_cpus=..., resources=...) more"
             )
         ]
+
+
+def _advice(task: Stranded) -> str:
+    """Return what to do about a task that died with its worker."""
+    if task.run_once:
+        return f"It was not run again: {RUN_ONCE}"
+    if task.max_retries:
+        return "Look into the task's output above"
+    return "Give max_retries=... to have it run again"

@@ -375,6 +375,7 @@ class Supervisor:
                     killed=job.kill == _core.KILL_FOR_EVER or job.why_stranded == _core.WITHDRAWN,
                     is_call=job.is_call,
                     orphaned=job.is_call and self._core.is_ready(_actor_of(job)),
+                    run_once=job.is_run_once,
                 )
             )
 

@@ -57,6 +57,7 @@ class Job:
     fills_stream = False
     is_call = False
     is_cancelled = False
+    is_run_once = False
 
     def __init__(
         self, nreturns: int, shown: Iterable[Any] = (), max_retries: int = 0, attempt: int = 0
@@ -117,7 +118,7 @@ def deliver(
         return retry is not None and isinstance(error, retry)
 
     returns = Returns(Core(room), job, "task", wants_retry)  # type: ignore[arg-type]
-    returns.deliver(call, dynamic=False, pauses=False)
+    returns.deliver(call, dynamic=False)
     return job
 
 

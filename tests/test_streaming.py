@@ -179,14 +179,16 @@ def test_drop_wakes_a_producer_that_waits_for_room_in_the_store(
     @ray.remote
     def generate(path):
         for _ in range(5):
-            yield array(30 * MIB)
+            yield array(10 * MIB)
         pass_through(path)
 
+    kept = ray.put(array(free_bytes(shared_session) - 25 * MIB))
     before = free_bytes(shared_session)
     generator = generate.remote(gate.path)
-    assert eventually(lambda: free_bytes(shared_session) < before - 89 * MIB)
+    assert eventually(lambda: free_bytes(shared_session) < before - 19 * MIB)
     del generator
     gate.meet()
+    del kept
 
 
 @pytest.mark.session(patience=0.2)
@@ -213,6 +215,7 @@ class FullTables:
     is_call = False
     is_cancelled = False
     attempt = 0
+    has_stream_room = True
 
     def __init__(self) -> None:
         self.concluded: list[Any] = []
@@ -238,7 +241,7 @@ def test_failure_that_no_table_has_room_for_goes_to_the_completion() -> None:
     full: Any = FullTables()
     returns = Returns(full, full, "task", lambda error: False)
     with pytest.raises(RuntimeError, match="a table of the session's control segment is full"):
-        returns.deliver(lambda: (i for i in range(3)), dynamic=False, pauses=False)
+        returns.deliver(lambda: (i for i in range(3)), dynamic=False)
     returns.fail(dumps_error(make_task_error("task", KeyError("any"), pid=1)))
     assert full.concluded == [1]
 
@@ -272,6 +275,33 @@ def test_items_of_a_stream_whose_consumer_is_killed_are_freed(
 
 
 # ---- pausing and waking ----
+
+
+def test_producer_without_a_limit_pauses_while_its_values_take_their_share_of_the_store(
+    shared_session: Connection,
+) -> None:
+    @ray.remote
+    def generate():
+        for i in range(8):
+            yield array(10 * MIB, i)
+
+    before = free_bytes(shared_session)
+    generator = generate.remote()
+    assert eventually(lambda: any(blocked for *_, blocked in shared_session.core.slots()))
+    assert before - free_bytes(shared_session) < 31 * MIB  # of 100
+    assert [int(value[-1]) for value in values(generator)] == list(range(8))
+
+
+def test_wait_for_the_end_lets_a_producer_go_beyond_its_share(shared_session: Connection) -> None:
+    @ray.remote
+    def generate():
+        for _ in range(6):
+            yield array(10 * MIB)
+
+    generator = generate.remote()
+    assert eventually(lambda: any(blocked for *_, blocked in shared_session.core.slots()))
+    assert ray.get(generator.completed()) is None
+    assert len(list(generator)) == 6
 
 
 @pytest.mark.session(num_cpus=1)

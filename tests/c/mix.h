@@ -36,7 +36,7 @@ typedef struct mix_held {
 
 /* A stream and how far it has been read: item i must be the one that the task's seed says. */
 typedef struct mix_stream {
-    rl_handle h;
+    rl_handle outlet;
     uint64_t seed;
     uint32_t taken;
 } mix_stream;
@@ -234,7 +234,7 @@ static inline void mix_submit(mix_actor *a)
     uint32_t class_;
     int err = rl_class_intern(&a->s, mix_demands[rng_below(&a->rng, MIX_CLASSES)], &class_);
     CHECK_EQ(err, 0);
-    rl_handle refs[MIX_RETURNS], returns[MIX_RETURNS], stream;
+    rl_handle refs[MIX_RETURNS], returns[MIX_RETURNS], outlet;
     uint32_t nrefs = mix_pick_some(a, refs, rng_below(&a->rng, 8) ? 3 : MIX_RETURNS);
     mix_args args = {.seed = rng_next(&a->rng) | 1, .nreturns = rng_below(&a->rng, 4)};
     if (rng_below(&a->rng, 16) == 0) args.nreturns = MIX_RETURNS;
@@ -251,10 +251,10 @@ static inline void mix_submit(mix_actor *a)
                     .max_retries = (int32_t)rng_below(&a->rng, 2),
                     .streams = a->nstreams < MIX_STREAMS && rng_below(&a->rng, 4) == 0,
                     .stream_limit = rng_below(&a->rng, 2) * 8};
-    err = rl_task_submit(&a->s, &spec, returns, &stream);
+    err = rl_task_submit(&a->s, &spec, returns, &outlet);
     MIX_ALLOW(err, RL_ETABLE);
     if (!err && spec.streams) {
-        a->streams[a->nstreams++] = (mix_stream){.h = stream, .seed = args.seed};
+        a->streams[a->nstreams++] = (mix_stream){.outlet = outlet, .seed = args.seed};
     }
     for (uint32_t k = 0; k < args.nreturns && !err; k++) {
         mix_keep(a, returns[k], mix_return_seed(args.seed, k));
@@ -305,8 +305,9 @@ static inline void mix_consume(mix_actor *a)
     mix_stream *st = &a->streams[k];
     int err = 0;
     for (uint32_t n = rng_below(&a->rng, 8) + 1; n > 0 && !err; n--) {
-        rl_handle item;
-        err = rl_stream_next(&a->s, st->h, &item);
+        rl_handle stream, item;
+        CHECK_EQ(rl_stream_of(&a->s, st->outlet, &stream), 0);
+        err = rl_stream_next(&a->s, stream, NULL, &item);
         MIX_ALLOW(err, RL_EAGAIN, RL_EEND);
         if (err) break;
         uint64_t expected = mix_item_seed(st->seed, st->taken++);
@@ -314,7 +315,7 @@ static inline void mix_consume(mix_actor *a)
         mix_keep(a, item, expected);
     }
     if (err != RL_EEND && rng_below(&a->rng, 16)) return;
-    rl_stream_release(&a->s, st->h);
+    rl_object_release(&a->s, st->outlet);
     a->streams[k] = a->streams[--a->nstreams];
 }
 
@@ -430,7 +431,9 @@ static inline void mix_step(mix_actor *a)
 static inline void mix_let_go(mix_actor *a)
 {
     while (a->nheld > 0) rl_object_release(&a->s, a->held[--a->nheld].h);
-    while (a->nstreams > 0) rl_stream_release(&a->s, a->streams[--a->nstreams].h);
+    while (a->nstreams > 0) {
+        rl_object_release(&a->s, a->streams[--a->nstreams].outlet);
+    }
 }
 
 /* ---- the supervisor's part ---- */

@@ -294,18 +294,165 @@ static void test_calls_of_a_dead_actor_strand(void)
     tear_down();
 }
 
-static void test_repair_finds_mailboxes_again(void)
+static void repair(void)
 {
-    set_up(RL_ACTOR_ORDERED, 0);
-    rl_handle calls[4];
-    for (int i = 0; i < 4; i++) calls[i] = call(&r.s, NULL, 0);
     rl_section section;
     CHECK_EQ(rl_enter(&r.s, &section, RL_OP_CHECK), 0);
     CHECK_EQ(rl_repair(&r.s), 0);
     rl_leave(&section);
     CHECK_CLEAN(&r.s);
+}
+
+static void test_repair_finds_mailboxes_again(void)
+{
+    set_up(RL_ACTOR_ORDERED, 0);
+    rl_handle calls[4];
+    for (int i = 0; i < 4; i++) calls[i] = call(&r.s, NULL, 0);
+    repair();
     for (int i = 0; i < 4; i++) run_next(calls[i]);
     for (int i = 0; i < 4; i++) release(&r.s, calls[i]);
+    end_actor();
+    tear_down();
+}
+
+/* ---- streams of its calls ---- */
+
+enum { MOST = 2 };
+
+typedef struct stream_call {
+    rl_handle completion, outlet, stream;
+    rl_job job;
+} stream_call;
+
+static stream_call start_stream(void)
+{
+    stream_call c;
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    spec.actor = &actor;
+    spec.streams = 1;
+    OK(&r.s, rl_task_submit(&r.s, &spec, &c.completion, &c.outlet));
+    CHECK_EQ(rl_stream_of(&r.s, c.outlet, &c.stream), 0);
+    CHECK_EQ(take_call(&c.job), 0);
+    return c;
+}
+
+static void append(const stream_call *c)
+{
+    rl_value v = {.kind = 1, .block = RL_NIL};
+    OK(&r.s, rl_stream_append(&worker, c->job.task, &v));
+    CHECK_CLEAN(&r.s);
+}
+
+static void take_item(const stream_call *c)
+{
+    rl_handle item;
+    OK(&r.s, rl_stream_next(&r.s, c->stream, NULL, &item));
+    release(&r.s, item);
+}
+
+static int room(const stream_call *c)
+{
+    return rl_stream_wait_room(&worker, c->job.stream, 0);
+}
+
+static void make_limited(void)
+{
+    rl_actor_spec makes = {.name = "", .space = "", .most_untaken = MOST};
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    spec.makes = &makes;
+    OK(&r.s, rl_task_submit(&r.s, &spec, &actor, NULL));
+    OK(&r.s, rl_task_take(&worker, 0, &self));
+}
+
+static void set_up_limited(void)
+{
+    rig_make_sized(&r, 4 * MIB, &small_tables);
+    rig_join(&r, &worker);
+    rig_join(&r, &other);
+    make_limited();
+}
+
+static void end_stream(stream_call *c)
+{
+    finish(&c->job, c->completion);
+    release(&r.s, c->outlet);
+    release(&r.s, c->completion);
+}
+
+static void test_untaken_items_of_all_streams_of_an_actor_count_together(void)
+{
+    set_up_limited();
+    stream_call a = start_stream(), b = start_stream();
+    append(&a);
+    CHECK_EQ(room(&b), 0);
+    append(&b);
+    CHECK_EQ(room(&a), RL_ETIMEDOUT);
+    CHECK_EQ(room(&b), RL_ETIMEDOUT);
+    repair();
+    CHECK_EQ(room(&a), RL_ETIMEDOUT);
+    finish(&a.job, a.completion); /* its item counts on */
+    CHECK_EQ(room(&b), RL_ETIMEDOUT);
+    take_item(&a);
+    CHECK_EQ(room(&b), 0);
+    append(&b);
+    CHECK_EQ(room(&b), RL_ETIMEDOUT);
+    release(&r.s, a.outlet);
+    release(&r.s, a.completion);
+    end_stream(&b);
+    end_actor();
+    tear_down();
+}
+
+static void test_dropped_stream_makes_room_for_the_others(void)
+{
+    set_up_limited();
+    stream_call a = start_stream(), b = start_stream();
+    append(&a);
+    append(&a);
+    CHECK_EQ(room(&b), RL_ETIMEDOUT);
+    release(&r.s, a.outlet);
+    CHECK_EQ(room(&b), 0);
+    finish(&a.job, a.completion);
+    release(&r.s, a.completion);
+    end_stream(&b);
+    end_actor();
+    tear_down();
+}
+
+static void test_who_waits_for_one_stream_does_not_wait_for_the_items_of_others(void)
+{
+    set_up_limited();
+    stream_call a = start_stream(), b = start_stream();
+    append(&a);
+    append(&a);
+    CHECK_EQ(room(&b), RL_ETIMEDOUT);
+    CHECK_EQ(rl_stream_is_ready(&r.s, b.stream), 0);
+    CHECK_EQ(room(&b), 0);
+    append(&b);
+    CHECK_EQ(room(&b), RL_ETIMEDOUT);
+    end_stream(&a);
+    end_stream(&b);
+    end_actor();
+    tear_down();
+}
+
+static void test_items_that_outlive_their_actor_do_not_count_for_the_next(void)
+{
+    set_up_limited();
+    stream_call a = start_stream();
+    append(&a);
+    append(&a);
+    finish(&a.job, a.completion);
+    release(&r.s, a.completion);
+    end_actor();
+    release(&r.s, actor);
+    make_limited();
+    stream_call b = start_stream();
+    CHECK_EQ(room(&b), 0);
+    take_item(&a);
+    take_item(&a);
+    release(&r.s, a.outlet);
+    end_stream(&b);
     end_actor();
     tear_down();
 }
@@ -323,5 +470,9 @@ int main(void)
     RUN(test_restarted_actor_has_its_mailbox_still);
     RUN(test_calls_of_a_dead_actor_strand);
     RUN(test_repair_finds_mailboxes_again);
+    RUN(test_untaken_items_of_all_streams_of_an_actor_count_together);
+    RUN(test_dropped_stream_makes_room_for_the_others);
+    RUN(test_who_waits_for_one_stream_does_not_wait_for_the_items_of_others);
+    RUN(test_items_that_outlive_their_actor_do_not_count_for_the_next);
     return 0;
 }

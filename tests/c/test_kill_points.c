@@ -112,15 +112,16 @@ static void play_tasks(scene *sc, rl_session *s)
     rl_object_release(s, second[0]);
 }
 
-/* A stream: filled, read in part, and let go of while its task still runs. */
+/* A stream: filled, read in part, passed on, and let go of while its task still runs. */
 static void play_stream(scene *sc, rl_session *s)
 {
-    rl_handle out, stream, item;
+    rl_handle out, passed, outlet, stream, item;
     rl_job job;
     rl_spec spec = rig_spec(&sc->r, 1, &sc->object, 1);
     spec.streams = 1;
     spec.max_retries = 1;
-    CHECK_EQ(rl_task_submit(s, &spec, &out, &stream), 0);
+    CHECK_EQ(rl_task_submit(s, &spec, &out, &outlet), 0);
+    CHECK_EQ(rl_stream_of(s, outlet, &stream), 0);
     CHECK_EQ(rl_task_take(s, rl_now_ns(), &job), 0);
     for (uint32_t i = 0; i < NREFS; i++) {
         uint8_t bytes[RL_INLINE];
@@ -129,10 +130,13 @@ static void play_stream(scene *sc, rl_session *s)
         CHECK_EQ(rl_stream_append(s, job.task, &v), 0);
     }
     for (uint32_t i = 0; i < NREFS - 3; i++) {
-        CHECK_EQ(rl_stream_next(s, stream, &item), 0);
+        CHECK_EQ(rl_stream_next(s, stream, &job.task, &item), 0);
         rl_object_release(s, item);
     }
-    rl_stream_release(s, stream);
+    rl_value v = {.kind = 1, .block = RL_NIL, .refs = &outlet, .nrefs = 1};
+    CHECK_EQ(rl_object_put(s, &v, &passed), 0);
+    rl_object_release(s, outlet);
+    rl_object_release(s, passed);
     finish(s, &job, 16);
     rl_object_release(s, out);
 }

@@ -198,14 +198,15 @@ static void append_once(scene *sc)
 
 static void next_item(scene *sc)
 {
-    rl_handle item;
-    CHECK_EQ(rl_stream_next(&sc->child, sc->mine, &item), 0);
+    rl_handle stream, item;
+    CHECK_EQ(rl_stream_of(&sc->child, sc->mine, &stream), 0);
+    CHECK_EQ(rl_stream_next(&sc->child, stream, NULL, &item), 0);
     rl_object_release(&sc->child, item);
 }
 
 static void release_stream(scene *sc)
 {
-    rl_stream_release(&sc->child, sc->mine);
+    rl_object_release(&sc->child, sc->mine);
 }
 
 static const operation operations[] = {

@@ -9,7 +9,7 @@ enum { LOGGED = RL_CHUNK_NAMES / 2, BIG = 100000 };
 
 static rig r;
 static rl_session worker, second;
-static rl_handle completion, stream;
+static rl_handle completion, outlet, stream;
 static rl_job job;
 
 /* ---- shorthands ---- */
@@ -28,9 +28,15 @@ static rl_spec stream_spec(uint32_t limit)
     return spec;
 }
 
+static void submit(rl_session *s, const rl_spec *spec)
+{
+    OK(&r.s, rl_task_submit(s, spec, &completion, &outlet));
+    if (spec->streams) CHECK_EQ(rl_stream_of(s, outlet, &stream), 0);
+}
+
 static void start(const rl_spec *spec)
 {
-    OK(&r.s, rl_task_submit(&r.s, spec, &completion, &stream));
+    submit(&r.s, spec);
     OK(&r.s, rl_task_take(&worker, 0, &job));
 }
 
@@ -57,7 +63,7 @@ static void end(rl_session *s)
 
 static void release(void)
 {
-    rl_stream_release(&r.s, stream);
+    rl_object_release(&r.s, outlet);
     CHECK_CLEAN(&r.s);
 }
 
@@ -123,7 +129,7 @@ static rl_handle take_item(uint64_t seed)
 {
     rl_handle item;
     rl_payload p;
-    OK(&r.s, rl_stream_next(&r.s, stream, &item));
+    OK(&r.s, rl_stream_next(&r.s, stream, NULL, &item));
     CHECK_EQ(rl_object_read(&r.s, item, &p), 0);
     CHECK_EQ(p.fingerprint, seed);
     CHECK(payload_is_whole(&p));
@@ -138,7 +144,7 @@ static void take_range(uint64_t first, uint64_t last)
 static int try_next(void)
 {
     rl_handle item = {.index = RL_NIL};
-    int err = rl_stream_next(&r.s, stream, &item);
+    int err = rl_stream_next(&r.s, stream, NULL, &item);
     CHECK_CLEAN(&r.s);
     CHECK_EQ(item.index, RL_NIL);
     return err;
@@ -367,7 +373,7 @@ static void test_stream_of_a_dead_consumer_is_dropped(void)
     end(&worker);
     release();
     drop(completion);
-    OK(&r.s, rl_task_submit(&second, &spec, &completion, &stream));
+    submit(&second, &spec);
     OK(&r.s, rl_task_take(&worker, 0, &job));
     CHECK_EQ(try_append(&worker, BIG, 1), 0);
     CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), RL_ETIMEDOUT);
@@ -392,7 +398,7 @@ static void test_stream_that_is_dropped_before_its_task_runs_takes_nothing(void)
     release();
     drop(completion);
     rl_spec spec = stream_spec(0);
-    OK(&r.s, rl_task_submit(&r.s, &spec, &completion, &stream));
+    submit(&r.s, &spec);
     CHECK_EQ(rl_stream_is_ready(&r.s, stream), 0);
     release();
     OK(&r.s, rl_task_take(&worker, 0, &job));
@@ -401,20 +407,123 @@ static void test_stream_that_is_dropped_before_its_task_runs_takes_nothing(void)
     tear_down();
 }
 
+/* ---- the outlet ---- */
+
+/* Put a value that contains the outlet, and let go of the outlet itself. */
+static rl_handle pass_on(void)
+{
+    rl_handle container;
+    rl_value v = {.kind = 1, .block = RL_NIL, .refs = &outlet, .nrefs = 1};
+    OK(&r.s, rl_object_put(&r.s, &v, &container));
+    release();
+    return container;
+}
+
+static void test_outlet_in_a_value_keeps_the_items_for_whoever_reads_it(void)
+{
+    rl_handle item, found;
+    set_up(0);
+    append_range(&worker, 1, 2);
+    rl_handle container = pass_on();
+    CHECK_EQ(try_append(&worker, 8, 3), 0);
+    OK(&r.s, rl_object_read_refs(&second, container, &outlet, 1));
+    OK(&r.s, rl_stream_of(&second, outlet, &found));
+    CHECK_EQ(found.index, stream.index);
+    for (uint64_t i = 1; i <= 3; i++) {
+        OK(&r.s, rl_stream_next(&second, found, NULL, &item));
+        rl_object_release(&second, item);
+    }
+    drop(container);
+    rl_object_release(&second, outlet);
+    CHECK_EQ(try_append(&worker, 8, 4), RL_EAGAIN);
+    end(&worker);
+    tear_down();
+}
+
+static void test_items_go_with_the_value_that_contains_the_outlet(void)
+{
+    set_up(1);
+    CHECK_EQ(try_append(&worker, BIG, 1), 0);
+    rl_handle container = pass_on();
+    CHECK(free_bytes(&r.s) < r.map.data_size);
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), RL_ETIMEDOUT);
+    drop(container);
+    CHECK_EQ(free_bytes(&r.s), r.map.data_size);
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), 0);
+    end(&worker);
+    tear_down();
+}
+
+/* The items of a stream that contain outlets of streams, whose items contain outlets ... */
+static void test_chain_of_streams_in_streams_is_freed_by_a_work_list(void)
+{
+    enum { LENGTH = 40 };
+    rl_handle done[LENGTH];
+    rig_make_sized(&r, 4 * MIB, &small_tables);
+    rig_join(&r, &worker);
+    rig_join(&r, &second);
+    for (int i = 0; i < LENGTH; i++) {
+        rl_handle inner = outlet;
+        rl_spec spec = stream_spec(0);
+        start(&spec);
+        rl_value v = {.kind = 1, .block = RL_NIL, .refs = &inner, .nrefs = i > 0};
+        OK(&r.s, rl_stream_append(&worker, job.task, &v));
+        if (i > 0) rl_object_release(&r.s, inner);
+        done[i] = completion;
+        end(&worker);
+    }
+    CHECK_CLEAN(&r.s);
+    release();
+    check_no_stream_is_left();
+    for (int i = 0; i < LENGTH - 1; i++) drop(done[i]);
+    tear_down();
+}
+
+static void test_object_that_is_no_outlet_has_no_stream(void)
+{
+    rl_handle found;
+    set_up(0);
+    CHECK_EQ(rl_stream_of(&r.s, completion, &found), RL_EINVAL);
+    CHECK_EQ(rl_stream_of(&r.s, (rl_handle){.index = RL_NIL}, &found), RL_EINVAL);
+    end_and_tear_down();
+}
+
+static void test_task_that_has_taken_an_item_is_not_run_again(void)
+{
+    rl_handle item, mine;
+    rl_job own;
+    set_up(0);
+    append_range(&worker, 1, 1);
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    spec.max_retries = 3;
+    OK(&r.s, rl_task_submit(&r.s, &spec, &mine, NULL));
+    OK(&r.s, rl_task_take(&second, 0, &own));
+    CHECK_EQ(rl_stream_next(&second, stream, &own.task, &item), 0);
+    CHECK_EQ(rl_stream_next(&second, stream, &own.task, &item), RL_EAGAIN);
+    rl_object_release(&second, item);
+    OK(&r.s, rl_task_strand(&second, own.task));
+    uint32_t cursor = 0, open;
+    OK(&r.s, rl_task_next_stranded(&r.s, &cursor, &own, &open));
+    CHECK_EQ(own.max_retries, RL_TASK_ONCE);
+    rl_value v = {.kind = 1, .block = RL_NIL};
+    OK(&r.s, rl_task_conclude(&r.s, own.task, &v, 1));
+    drop(mine);
+    end_and_tear_down();
+}
+
 /* ---- stale handles ---- */
 
 static void check_stale(rl_handle h)
 {
     rl_handle item = {.index = 5};
     uint64_t fingerprint;
-    CHECK_EQ(rl_stream_next(&r.s, h, &item), RL_ESTALE);
+    CHECK_EQ(rl_stream_next(&r.s, h, NULL, &item), RL_ESTALE);
     CHECK_EQ(item.index, 5);
     CHECK_EQ(rl_stream_is_ready(&r.s, h), 1); /* next() says why */
     CHECK_EQ(rl_stream_has_item(&r.s, h), 0);
     CHECK_EQ(rl_stream_wait_room(&r.s, h, late()), RL_ESTALE);
     CHECK_EQ(rl_stream_produced(&r.s, h), 0);
     CHECK_EQ(rl_stream_log(&r.s, h, &fingerprint, 1), RL_EINVAL);
-    rl_stream_release(&r.s, h);
     CHECK_CLEAN(&r.s);
 }
 
@@ -647,11 +756,63 @@ static void test_producer_has_room_for_as_many_untaken_items_as_the_limit_says(v
     tear_down();
 }
 
-static void test_producer_without_a_limit_always_has_room(void)
+static void test_producer_without_a_limit_has_room_for_any_number_of_small_items(void)
 {
     set_up(0);
     append_range(&worker, 1, 100);
     CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), 0);
+    end_and_tear_down();
+}
+
+/* Append items until they take more than the share of the store that a task's stream may have. */
+static uint64_t fill_share(void)
+{
+    uint64_t n = 0;
+    while (rl_stream_wait_room(&worker, job.stream, 0) == 0) {
+        CHECK_EQ(try_append(&worker, BIG, ++n), 0);
+    }
+    CHECK(n * BIG > r.map.data_size / RL_STREAM_SHARE);
+    CHECK((n - 1) * BIG <= r.map.data_size / RL_STREAM_SHARE);
+    return n;
+}
+
+static void test_producer_without_a_limit_pauses_at_a_share_of_the_store(void)
+{
+    set_up(0);
+    uint64_t n = fill_share();
+    take_range(1, 1);
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), 0);
+    CHECK_EQ(try_append(&worker, BIG, n + 1), 0);
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), RL_ETIMEDOUT);
+    rl_section section;
+    CHECK_EQ(rl_enter(&r.s, &section, RL_OP_CHECK), 0);
+    CHECK_EQ(rl_repair(&r.s), 0);
+    rl_leave(&section);
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), RL_ETIMEDOUT);
+    take_range(2, n + 1);
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), 0);
+    end_and_tear_down();
+}
+
+/* Somebody waits for the end of the task. */
+static void await_end(void)
+{
+    uint8_t ready;
+    uint32_t nready;
+    CHECK_EQ(rl_object_wait(&r.s, &completion, 1, 1, 0, 0, &ready, &nready), RL_ETIMEDOUT);
+}
+
+static void test_wait_for_the_end_lifts_the_share_but_no_limit(void)
+{
+    set_up(0);
+    fill_share();
+    await_end();
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), 0);
+    rl_spec spec = stream_spec(1);
+    start_over(&spec);
+    append_range(&worker, 1, 1);
+    await_end();
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), RL_ETIMEDOUT);
     end_and_tear_down();
 }
 
@@ -673,8 +834,6 @@ static void take_one(void)
 /* A producer in another process that sleeps for want of room is woken by `cause`. */
 static void wake_producer_by(void (*cause)(void))
 {
-    set_up(1);
-    append_range(&worker, 1, 1);
     pid_t pid = spawn(produce_with_room, NULL);
     rig_await_sleeper(&r, worker.slot);
     cause();
@@ -683,15 +842,27 @@ static void wake_producer_by(void (*cause)(void))
 
 static void test_next_wakes_the_paused_producer(void)
 {
+    set_up(1);
+    append_range(&worker, 1, 1);
     wake_producer_by(take_one);
     end_and_tear_down();
 }
 
 static void test_release_wakes_the_paused_producer(void)
 {
+    set_up(1);
+    append_range(&worker, 1, 1);
     wake_producer_by(release);
     end(&worker);
     tear_down();
+}
+
+static void test_wait_for_the_end_wakes_the_producer_that_pauses_for_its_share(void)
+{
+    set_up(0);
+    fill_share();
+    wake_producer_by(await_end);
+    end_and_tear_down();
 }
 
 static void test_paused_producer_lends_its_cpu(void)
@@ -758,7 +929,7 @@ static void test_append_into_a_full_table_of_objects_is_refused_until_one_is_dro
     set_up_sized(0, &tables);
     uint32_t n = 0;
     while (try_append(&worker, 100, n + 1) == 0) n++;
-    CHECK_EQ(n, 6); /* the function and the completion are the others */
+    CHECK_EQ(n, 5); /* the function, the completion and the outlet are the others */
     CHECK_EQ(try_append(&worker, 100, n + 1), RL_ETABLE);
     take_range(1, 1);
     CHECK_EQ(try_append(&worker, 100, n + 1), 0);
@@ -782,6 +953,11 @@ int main(void)
     RUN(test_failure_among_the_dropped_items_is_handed_to_the_supervisor);
     RUN(test_stream_of_a_dead_consumer_is_dropped);
     RUN(test_stream_that_is_dropped_before_its_task_runs_takes_nothing);
+    RUN(test_outlet_in_a_value_keeps_the_items_for_whoever_reads_it);
+    RUN(test_items_go_with_the_value_that_contains_the_outlet);
+    RUN(test_chain_of_streams_in_streams_is_freed_by_a_work_list);
+    RUN(test_object_that_is_no_outlet_has_no_stream);
+    RUN(test_task_that_has_taken_an_item_is_not_run_again);
     RUN(test_stale_handle_is_refused_also_when_its_record_lives_again);
     RUN(test_log_has_the_fingerprint_of_every_item_also_of_those_taken);
     RUN(test_log_of_more_than_was_appended_is_refused);
@@ -794,9 +970,12 @@ int main(void)
     RUN(test_append_in_another_process_wakes_the_sleeping_consumer);
     RUN(test_end_in_another_process_wakes_the_sleeping_consumer);
     RUN(test_producer_has_room_for_as_many_untaken_items_as_the_limit_says);
-    RUN(test_producer_without_a_limit_always_has_room);
+    RUN(test_producer_without_a_limit_has_room_for_any_number_of_small_items);
+    RUN(test_producer_without_a_limit_pauses_at_a_share_of_the_store);
+    RUN(test_wait_for_the_end_lifts_the_share_but_no_limit);
     RUN(test_next_wakes_the_paused_producer);
     RUN(test_release_wakes_the_paused_producer);
+    RUN(test_wait_for_the_end_wakes_the_producer_that_pauses_for_its_share);
     RUN(test_paused_producer_lends_its_cpu);
     RUN(test_submit_into_a_full_table_of_streams_is_refused_and_takes_nothing);
     RUN(test_append_into_full_chunks_is_refused_until_items_are_taken);

@@ -6,6 +6,7 @@ need not be able to: they get a gate's path, or a closure that travels by value.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +35,15 @@ class Gate:
     def meet(self) -> None:
         """Wait until a task stands at the gate, and let it pass."""
         os.close(os.open(self.path, os.O_WRONLY))
+
+    def is_awaited(self) -> bool:
+        """Return whether a task stands at the gate; it passes then."""
+        try:
+            os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+            return False
+        return True
 
     def open(self) -> None:
         """Let everybody pass, now and from now on."""

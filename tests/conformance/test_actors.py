@@ -550,6 +550,33 @@ def test_generator_method_pauses_under_backpressure(
     assert [ray.get(ref) for ref in stream] == [0, 1, 2, 3, 4]
 
 
+def test_backpressure_of_an_actor_counts_the_items_of_all_its_streams(
+    ray: ModuleType, new_gate: Callable[[], Gate]
+) -> None:
+    @ray.remote(_actor_generator_backpressure_num_objects=2, max_concurrency=2)
+    class Holder:
+        def hold(self, paths):
+            for path in paths:
+                open(path).close()
+                yield path
+
+    holder = Holder.remote()
+    first_gates, second_gates = [[new_gate() for _ in range(3)] for _ in range(2)]
+    first = holder.hold.remote([gate.path for gate in first_gates])
+    first_gates[0].meet()
+    first_gates[1].meet()
+    second = holder.hold.remote([gate.path for gate in second_gates])
+    second_gates[0].open()
+    assert ray.wait([first.completed(), second.completed()], timeout=0.3)[0] == []
+    assert not first_gates[2].is_awaited()
+    assert not second_gates[1].is_awaited()
+    for gate in [*first_gates, *second_gates]:
+        gate.open()
+    assert [ray.get(next(first)) for _ in range(2)] == [gate.path for gate in first_gates[:2]]
+    assert len(list(second)) == 3
+    assert len(list(first)) == 1
+
+
 def test_async_generator_method_pauses_under_backpressure(ray: ModuleType) -> None:
     actor = async_class(ray).remote()
     stream = actor.count.options(_generator_backpressure_num_objects=1).remote(5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -50,16 +49,6 @@ def held(ray: ModuleType) -> Any:
 def values(ray: ModuleType, generator: Any) -> list[Any]:
     """Return the values of all refs that are left."""
     return [ray.get(ref) for ref in generator]
-
-
-def is_awaited(gate: Gate) -> bool:
-    """Return whether a task stands at `gate`; it passes then."""
-    try:
-        os.close(os.open(gate.path, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError as error:
-        assert error.errno == errno.ENXIO
-        return False
-    return True
 
 
 # ---- which kind ----
@@ -793,7 +782,7 @@ def test_backpressure_pauses_the_producer_at_so_many_untaken_items(
     gates[1].meet()
     for i in range(2):
         assert ray.wait([generator.completed()], timeout=0.3)[0] == []
-        assert not is_awaited(gates[2 + i])
+        assert not gates[2 + i].is_awaited()
         assert ray.get(next(generator)) == i
         gates[2 + i].meet()
     assert values(ray, generator) == [2, 3]
@@ -808,7 +797,7 @@ def test_backpressure_is_not_lifted_by_get(ray: ModuleType, new_gate: Callable[[
     gates[1].meet()
     assert ray.get([first, first]) == [0, 0]
     assert ray.wait([generator.completed()], timeout=0.3)[0] == []
-    assert not is_awaited(gates[2])
+    assert not gates[2].is_awaited()
     gates[2].open()
     assert values(ray, generator) == [1, 2]
 
@@ -832,7 +821,108 @@ def test_backpressure_lets_all_items_through(ray: ModuleType) -> None:
     assert values(ray, count.remote(50)) == list(range(50))
 
 
-# ---- dropping, passing ----
+# ---- several values a yield ----
+
+
+def test_tuple_of_so_many_values_a_yield_makes_so_many_items(ray: ModuleType) -> None:
+    @ray.remote(_num_objects_per_yield=2)
+    def pairs():
+        yield 1, 2
+        yield [3, np.full(MIB, 4)]
+
+    *first, last = list(pairs.remote())
+    assert ray.get(first) == [1, 2, 3]
+    assert ray.get(last).sum() == 4 * MIB
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ((3, 4, 5), "yielded 3 objects"),
+        ((3,), "yielded 1 objects"),
+        (7, "tuple or list of length 2"),
+        ("ab", "tuple or list of length 2"),
+        ({"a": 1, "b": 2}, "tuple or list of length 2"),
+    ],
+    ids=["more", "fewer", "one value", "str", "dict"],
+)
+def test_yield_of_another_number_of_values_ends_the_stream(
+    ray: ModuleType, wrong: Any, word: str
+) -> None:
+    @ray.remote(_num_objects_per_yield=2)
+    def pairs():
+        yield 1, 2
+        yield wrong
+        yield 5, 6
+
+    *first, last = list(pairs.remote())
+    assert ray.get(first) == [1, 2]
+    with pytest.raises(ValueError, match=word):
+        ray.get(last)
+
+
+def test_exception_between_tuples_is_one_item(ray: ModuleType) -> None:
+    @ray.remote(_num_objects_per_yield=2)
+    def pairs():
+        yield 1, 2
+        raise KeyError("x")
+
+    *first, last = list(pairs.remote())
+    assert ray.get(first) == [1, 2]
+    with pytest.raises(KeyError):
+        ray.get(last)
+
+
+def test_tuples_stay_tuples_where_the_generator_does_not_stream(ray: ModuleType) -> None:
+    @ray.remote(_num_objects_per_yield=2, num_returns=2)
+    def pairs():
+        yield 1, 2
+        yield 3, 4
+
+    assert ray.get(pairs.remote()) == [(1, 2), (3, 4)]
+
+
+def test_several_values_a_yield_are_for_the_decorator(ray: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"_num_objects_per_yield .*overridden"):
+        counting(ray).options(_num_objects_per_yield=2)
+    with pytest.raises(ValueError, match="_num_objects_per_yield"):
+        ray.remote(_num_objects_per_yield=0)(lambda: 1)
+
+
+def test_methods_yield_several_values_too(ray: ModuleType) -> None:
+    @ray.remote
+    class Pairs:
+        @ray.method(_num_objects_per_yield=2)
+        def plain(self):
+            yield 1, 2
+
+    actor = Pairs.remote()
+    assert values(ray, actor.plain.remote()) == [1, 2]
+    with pytest.raises(ValueError, match="_num_objects_per_yield"):
+        actor.plain.options(_num_objects_per_yield=3).remote()
+
+
+def test_async_methods_yield_several_values_too(ray: ModuleType) -> None:
+    @ray.remote
+    class Pairs:
+        @ray.method(_num_objects_per_yield=2)
+        async def pairs(self):
+            for i in range(2):
+                await asyncio.sleep(0)
+                yield i, 10 + i
+
+        @ray.method(_num_objects_per_yield=2)
+        async def wrong(self):
+            yield 1, 2, 3
+
+    actor = Pairs.remote()
+    assert values(ray, actor.pairs.remote()) == [0, 10, 1, 11]
+    (ref,) = list(actor.wrong.remote())
+    with pytest.raises(ValueError, match="yielded 3 objects"):
+        ray.get(ref)
+
+
+# ---- dropping ----
 
 
 def test_dropped_generator_lets_its_task_run_to_the_end(
@@ -858,31 +948,3 @@ def test_ref_that_was_taken_outlives_the_generator(ray: ModuleType, gate: Gate) 
     del generator
     gate.meet()
     assert [int(value[-1]) for value in ray.get(refs)] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda ray, g: ray.put(g),
-        lambda ray, g: ray.put([g]),
-        lambda ray, g: ray.remote(lambda x: x).remote(g),
-        lambda ray, g: ray.remote(lambda x: x).remote([g]),
-        lambda ray, g: ray.remote(lambda x: x).remote(x=g),
-        lambda ray, g: ray.remote(lambda: g).remote(),
-    ],
-    ids=["put", "nested put", "argument", "nested argument", "keyword", "closure"],
-)
-def test_stream_cannot_leave_its_process(
-    ray: ModuleType, use: Callable[[ModuleType, Any], Any]
-) -> None:
-    generator = counting(ray).remote(2)
-    with pytest.raises(TypeError):
-        use(ray, generator)
-    assert values(ray, generator) == [0, 1]
-
-
-def test_stream_cannot_be_returned_by_a_task(ray: ModuleType) -> None:
-    count = counting(ray)
-    with pytest.raises(TypeError) as info:
-        ray.get(ray.remote(lambda: count.remote(2)).remote())
-    assert isinstance(info.value, ray.exceptions.RayTaskError)
