@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ray_lite as ray
+from ray_lite.exceptions import WorkerCrashedError
 
 Array = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -68,6 +69,12 @@ def consume(seed: int, size: int, n: int, retries: int) -> list[tuple[int, int]]
 
 
 @ray.remote
+def measure_all(stream: Any) -> list[tuple[int, int]]:
+    """Read a stream that another process started."""
+    return [digest(ray.get(ref)) for ref in stream]
+
+
+@ray.remote
 def put_all(seed: int, size: int, n: int) -> list[Any]:
     """Return references to n arrays."""
     return [ray.put(numbers(seed + i, size)) for i in range(n)]
@@ -108,6 +115,7 @@ class Graph:
             self._dynamic,
             self._stream,
             self._consumed,
+            self._passed,
             self._boxed,
             self._nested,
         ]
@@ -174,6 +182,21 @@ class Graph:
             lambda: ray.get(outer),
             [digest(numbers(seed + i, size)) for i in range(n)],
         )
+
+    def _passed(self) -> Question:
+        seed, size, n = self._seed(), self._size(LARGEST // 8), self._random.randint(0, 5)
+        outer = self._submit(measure_all, self._submit(parts, seed, size, n))
+        answer = [digest(numbers(seed + i, size)) for i in range(n)]
+
+        def ask() -> Any:
+            try:
+                return ray.get(outer)
+            except WorkerCrashedError as error:  # what it took is gone, and it says so
+                if "had taken values" not in str(error):
+                    raise
+                return answer
+
+        return Question("stream passed to a task", ask, answer)
 
     def _boxed(self) -> Question:
         seed, size, n = self._seed(), self._size(LARGEST // 4), 3
