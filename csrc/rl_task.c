@@ -573,6 +573,17 @@ static void line_up(rl_section *section, uint32_t i)
     }
 }
 
+/* seq of the task that submits another, or 0. */
+static uint64_t parent_of(const rl_session *s, const rl_spec *spec)
+{
+    if (spec->parent) {
+        const rl_task *parent = find_mine(s, *spec->parent);
+        return parent ? parent->seq : 0;
+    }
+    if (!pthread_equal(pthread_self(), s->runner)) return 0;
+    return atomic_load_explicit(&s->running, memory_order_relaxed);
+}
+
 static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns, rl_handle *outlet)
 {
     rl_session *s = section->s;
@@ -594,9 +605,7 @@ static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns,
                                        .logged = spec->max_retries != 0};
         set_stream(t, rl_stream_make(s, &stream, outlet));
     }
-    t->parent = pthread_equal(pthread_self(), s->runner)
-                    ? atomic_load_explicit(&s->running, memory_order_relaxed)
-                    : 0;
+    t->parent = parent_of(s, spec);
     if (spec->makes) t->mailbox = rl_actor_make(m, i, spec->makes);
     int orphan = is_call(t) && actor_of(m, t) == RL_NIL;
     t->missing = orphan ? 0 : hook(m, i);

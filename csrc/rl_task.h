@@ -58,6 +58,8 @@ typedef struct rl_spec {
     const rl_actor_spec *makes; /* it is an actor; NULL: it is none */
     const rl_handle *actor;     /* it calls this one, whose object the caller holds; NULL: none */
     uint32_t group;             /* of the actor's threads that are to run the call */
+    const rl_handle *parent;    /* task of this process that submits it; NULL: the one of the thread
+                                   that takes tasks, if it is that which submits */
 } rl_spec;
 
 /* What a worker needs to know about the task that it took. */

@@ -180,6 +180,7 @@ cdef extern from "rl_task.h" nogil:
         const rl_actor_spec *makes
         const rl_handle *actor
         uint32_t group
+        const rl_handle *parent
     ctypedef struct rl_job:
         rl_handle task
         rl_handle function
@@ -268,7 +269,8 @@ cdef class Session:
     cdef ObjectRef adopt(self, rl_handle h)
     cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
                       bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
-                      ObjectRef actor, uint32_t group, const rl_actor_spec *makes)
+                      ObjectRef actor, uint32_t group, Job parent,
+                      const rl_actor_spec *makes)
     cdef list read_refs(self, rl_handle h, uint32_t n)
     cdef object read_at(self, rl_handle h)
 

@@ -121,6 +121,7 @@ class Session:
         stream_limit: int,
         actor: ObjectRef[Any] | None = None,
         group: int = 0,
+        parent: Job | None = None,
     ) -> list[Any]: ...
     def submit_actor(
         self,

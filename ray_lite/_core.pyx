@@ -502,18 +502,19 @@ cdef class Session:
 
     def submit(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
                uint32_t nreturns, bytes name not None, int32_t max_retries, uint32_t options,
-               int64_t stream_limit, ObjectRef actor=None, uint32_t group=0):
+               int64_t stream_limit, ObjectRef actor=None, uint32_t group=0, Job parent=None):
         """Submit a task; return the references to its `nreturns` return objects.
 
         With `stream_limit` >= 0 it fills a stream too, which is the last item of the list: 0 lets
         it run ahead, else it may pause when so many items are untaken. With `actor` it is a call
-        that the threads of `group` of that actor run.
+        that the threads of `group` of that actor run. `parent` is the job of this process that
+        submits it, where it runs several at once.
 
         Raises:
             PendingCallsLimitExceeded: The actor has as many calls as it may.
         """
         return self._submit(function, args, class_, nreturns, name, max_retries, options,
-                            stream_limit, actor, group, NULL)
+                            stream_limit, actor, group, parent, NULL)
 
     def submit_actor(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
                      bytes name not None, int32_t max_restarts, uint32_t options,
@@ -531,11 +532,11 @@ cdef class Session:
         spec.most_calls = most_calls
         spec.most_untaken = most_untaken
         return self._submit(function, args, class_, 1, name, max_restarts, options, -1, None, 0,
-                            &spec)[0]
+                            None, &spec)[0]
 
     cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
                       bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
-                      ObjectRef actor, uint32_t group, const rl_actor_spec *makes):
+                      ObjectRef actor, uint32_t group, Job parent, const rl_actor_spec *makes):
         cdef rl_spec spec
         cdef rl_handle one, outlet
         cdef rl_handle *returns = &one
@@ -548,6 +549,8 @@ cdef class Session:
         memset(&spec, 0, sizeof(spec))
         spec.makes = makes
         spec.group = group
+        if parent is not None:
+            spec.parent = &parent.job.task
         if actor is not None:
             callee = handle_of(self, actor)
             spec.actor = &callee

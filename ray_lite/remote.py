@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, overload
 
-from ray_lite import api
+from ray_lite import api, session
 from ray_lite._codec import Encoded, encode, encode_call
 from ray_lite._core import ObjectRef
 from ray_lite._options import NumReturns, TaskOptions, parse_task_options
@@ -216,7 +216,9 @@ def submit(
     actor: ObjectRef[Any] | None = None,
 ) -> Any:
     """Submit one call of a function, or of the method so called of `actor`."""
-    refs = prepared.connection.core.submit(
+    connection = prepared.connection
+    parent = None if connection.actor is None else session.current_job.get()
+    refs = connection.core.submit(
         prepared.function,
         encode_arguments(function, args, kwargs),
         prepared.class_,
@@ -227,6 +229,7 @@ def submit(
         prepared.stream_limit,
         actor,
         prepared.group,
+        parent,
     )
     if prepared.stream_limit >= 0:
         completion, stream = refs

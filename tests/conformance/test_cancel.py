@@ -225,6 +225,32 @@ def test_children_are_cancelled_too(
     wait_for(ended)
 
 
+@pytest.mark.parametrize("model", ["sync", "threaded", "async"])
+def test_children_of_an_actors_call_are_cancelled_too(
+    ray: ModuleType, new_gate: Callable[[], Gate], tmp_path: Any, model: str
+) -> None:
+    child_begun, ended = new_gate(), tmp_path / "ended"
+    child = sleeper(ray, num_cpus=0)
+
+    class Blocking:
+        def call(self, begun, ended):
+            ray.get(child.remote(begun, ended))
+
+    class Awaiting:
+        async def call(self, begun, ended):
+            await child.remote(begun, ended)
+
+    cls = Awaiting if model == "async" else Blocking
+    options = {"max_concurrency": 2} if model == "threaded" else {"num_cpus": 0}
+    actor = ray.remote(**options)(cls).remote()
+    ref = actor.call.remote(child_begun.path, str(ended))
+    child_begun.meet()
+    ray.cancel(ref)
+    with pytest.raises(ray.exceptions.TaskCancelledError):
+        ray.get(ref, timeout=30)
+    wait_for(ended)
+
+
 def test_children_run_on_where_asked_for(
     ray: ModuleType, new_gate: Callable[[], Gate], tmp_path: Any
 ) -> None:
