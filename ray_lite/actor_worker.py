@@ -17,7 +17,7 @@ from typing import Any
 
 from ray_lite import _core, session
 from ray_lite.actor import ActorExit, ActorInfo
-from ray_lite.certificate import certify_death, certify_failed_constructor
+from ray_lite.certificate import EXITED, certify_death, certify_failed_constructor
 from ray_lite.exceptions import RaySystemError, dumps_error, error_text, make_task_error
 from ray_lite.remote import Export
 from ray_lite.runner import Runner, read_arguments
@@ -137,8 +137,7 @@ class ActorWorker:
 
     def _exit(self, error: SystemExit) -> None:
         """A method, or something in it, asked for the end of the actor."""
-        called = "exit_actor() is called"
-        self._end(called if isinstance(error, ActorExit) else f"it called sys.exit({error.code!r})")
+        self._end(EXITED if isinstance(error, ActorExit) else f"it called sys.exit({error.code!r})")
 
     def _end(self, reason: str) -> None:
         """Say why the actor dies, and end this process."""

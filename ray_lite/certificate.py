@@ -12,6 +12,9 @@ from ray_lite._core import Id, Job, ObjectRef, Session
 from ray_lite.exceptions import ActorDiedError, dumps_error, error_text
 
 ACTOR_ID_NBYTES: Final = 16
+#: Reasons that somebody has asked for, in words that go on from "The actor is dead because".
+EXITED: Final = "exit_actor() is called"
+KILLED: Final = "it was killed by `ray.kill`"
 
 
 def actor_id_of(ref: ObjectRef[Any]) -> Id:
@@ -52,6 +55,12 @@ def certify_failed_constructor(core: Session, job: Job, failure: bytes) -> None:
 
 def _conclude(core: Session, job: Job, died: ActorDiedError) -> None:
     job.conclude([core.store(encode(dumps_error(died)))])
+
+
+def was_asked_for(envelope: bytes) -> bool:
+    """Whether a failure says that its actor ended because somebody wanted that."""
+    text = error_text(envelope)
+    return any(f"The actor is dead because {reason}" in text for reason in (EXITED, KILLED))
 
 
 def read_certificate(core: Session, actor: ObjectRef[Any]) -> bytes:

@@ -16,6 +16,7 @@ is decided in C, by the limits that were written on these instructions.
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from ray_lite.certificate import KILLED
 from ray_lite.exceptions import RUN_ONCE
 
 IDLE_TICKS: Final = 5  # seconds that a worker above the number of CPUs may idle
@@ -361,7 +362,7 @@ class Scheduler:
     def _judge_actor(self, actor: Stranded) -> Instruction:
         """Restart an actor whose process died, or bury it."""
         if actor.killed:
-            return Bury(actor.task, "it was killed by `ray.kill`")
+            return Bury(actor.task, KILLED)
         if actor.may_run_again:
             return Requeue(actor.task)
         restarts = f"; it was restarted {actor.attempt} times" if actor.attempt else ""

@@ -22,7 +22,7 @@ from ray_lite import _core, attach, janitor, logs, session, worker
 from ray_lite import scheduler as sched
 from ray_lite._blas import set_blas_threads
 from ray_lite._values import store_failure
-from ray_lite.certificate import actor_id_of, certify_death, read_certificate
+from ray_lite.certificate import actor_id_of, certify_death, read_certificate, was_asked_for
 from ray_lite.exceptions import (
     ActorUnavailableError,
     TaskCancelledError,
@@ -395,7 +395,7 @@ class Supervisor:
     def _print_reports(self) -> None:
         """Print the failures whose references died before anyone asked."""
         while (report := self._core.take_report()) is not None:
-            if not os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS"):
+            if not os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS") and not was_asked_for(report.data):
                 self._say(
                     "Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): "
                     f"{error_text(report.data)}"

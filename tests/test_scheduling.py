@@ -5,6 +5,7 @@ many values.
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -162,6 +163,31 @@ def test_failures_that_were_asked_for_together_are_not_reported_as_unheard(
     assert printed.until("after")
     ray.shutdown()
     assert "Unhandled" not in printed.err
+
+
+@pytest.mark.session(num_cpus=2)
+def test_end_of_an_actor_is_reported_as_unheard_unless_somebody_asked_for_it(
+    session: Connection, printed: Output
+) -> None:
+    class Mortal:
+        def leave(self) -> None:
+            ray.actor.exit_actor()
+
+        def wait(self) -> None:
+            signal.pause()
+
+        def die(self) -> None:
+            os._exit(7)
+
+    mortal = ray.remote(Mortal)
+    mortal.remote().leave.remote()
+    killed = mortal.remote()
+    killed.wait.remote()
+    ray.kill(killed)
+    mortal.remote().die.remote()
+    assert printed.until("Unhandled error", "exited with status 7")
+    ray.shutdown()
+    assert printed.err.count("Unhandled") == 1
 
 
 @pytest.mark.session(num_cpus=1)
