@@ -277,8 +277,6 @@ def _make_actor(
     options.check_at_call()
     if options.name == "":
         raise ValueError("name must not be empty; leave it out for an actor without a name")
-    if options.get_if_exists and not options.name:
-        raise ValueError("get_if_exists=True needs a name to look for; give name=...")
     _constructor_signature(cls).check(args, kwargs)
     space = options.namespace or connection.namespace
     if options.get_if_exists and options.name:

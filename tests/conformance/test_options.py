@@ -26,11 +26,12 @@ ACCEPTED = [
     ("memory", [1000, None]),
     ("max_retries", [-1, 0, 5, None]),
     ("retry_exceptions", [True, False, [ValueError], (ValueError, KeyError)]),
-    ("max_calls", [0, 3]),
+    ("max_calls", [0, 3, None]),
     ("name", ["a name", None]),
     ("scheduling_strategy", [None, "DEFAULT", "SPREAD"]),
     ("runtime_env", [None, {"env_vars": {"A": "1"}}]),
     ("_generator_backpressure_num_objects", [None, 1, -1]),
+    ("_num_objects_per_yield", [None, 1]),
 ]
 REFUSED = [
     ("num_returns", -1, ValueError),
