@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,8 +85,14 @@ def actors(ray: ModuleType) -> list[Any]:
                 open(path).close()
             return path
 
+        def both(self, x):
+            return x, 2 * x
+
         def fail(self, text):
             raise KeyError(text)
+
+        def die(self):
+            os._exit(1)
 
     worker = ray.remote(max_restarts=0)(Worker)
     return [worker.remote(), worker.remote()]
@@ -133,6 +140,17 @@ def test_pool_lends_and_takes_actors(pool: Any) -> None:
         pool.push(first)
     pool.push(second)
     assert list(pool.map(double, [1])) == [2]
+
+
+def test_pool_refuses_an_actor_that_is_at_work_for_it(
+    ray: ModuleType, actors: list[Any], gate: Gate
+) -> None:
+    pool = ray.util.ActorPool(actors[:1])
+    pool.submit(wait, gate.path)
+    with pytest.raises(ValueError):
+        pool.push(actors[0])
+    gate.meet()
+    assert pool.get_next() == gate.path
 
 
 def test_pool_keeps_the_order_of_values_that_come_in_another(pool: Any, gate: Gate) -> None:
@@ -201,6 +219,55 @@ def test_work_that_waits_is_done_by_an_actor_that_joins(
     assert pool.get_next_unordered(timeout=30) == 6
     gate.meet()
     assert pool.get_next_unordered(timeout=30) == gate.path
+
+
+def test_result_that_is_ignored_at_its_timeout_leaves_its_actor_to_the_next(
+    ray: ModuleType, actors: list[Any], gate: Gate
+) -> None:
+    pool = ray.util.ActorPool(actors[:1])
+    pool.submit(wait, gate.path)
+    pool.submit(double, 3)
+    with pytest.raises(TimeoutError, match="ignored"):
+        pool.get_next(timeout=0.1, ignore_if_timedout=True)
+    gate.meet()
+    assert pool.get_next(timeout=30) == 6
+    assert pool.has_free()
+    assert not pool.has_next()
+
+
+@pytest.mark.deliberately_different("Ray raises UnboundLocalError, and nothing is ignored")
+def test_unordered_result_can_be_ignored_at_its_timeout_too(
+    ray: ModuleType, actors: list[Any], gate: Gate
+) -> None:
+    pool = ray.util.ActorPool(actors[:1])
+    pool.submit(wait, gate.path)
+    try:
+        with pytest.raises(TimeoutError, match="ignored"):
+            pool.get_next_unordered(timeout=0.1, ignore_if_timedout=True)
+    finally:
+        gate.meet()
+    assert not pool.has_next()
+
+
+def test_pool_gives_no_more_work_to_an_actor_that_died(ray: ModuleType, actors: list[Any]) -> None:
+    pool = ray.util.ActorPool(actors)
+    pool.submit(lambda actor, value: actor.die.remote(), None)
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        pool.get_next(timeout=30)
+    assert list(pool.map(double, range(4))) == [0, 2, 4, 6]
+
+
+@pytest.mark.deliberately_different("Ray's pool loses the actor")
+def test_pool_keeps_an_actor_whose_submission_raises(ray: ModuleType, actors: list[Any]) -> None:
+    pool = ray.util.ActorPool(actors[:1])
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda actor, value: value / 0, 1)
+    assert pool.has_free()
+
+
+def test_pool_gives_all_results_of_a_call_that_has_several(pool: Any) -> None:
+    pool.submit(lambda actor, value: actor.both.options(num_returns=2).remote(value), 3)
+    assert pool.get_next() == [3, 6]
 
 
 # ---- Queue ----

@@ -1,0 +1,188 @@
+"""ray_lite.util: who does what and when, on a made-up engine, and the corners that are ours.
+
+What a user sees is in conformance/test_util.py, on both engines.
+"""
+
+from typing import Any
+
+import pytest
+
+from ray_lite import util
+from ray_lite.exceptions import ActorDiedError, RayTaskError
+from ray_lite.util import actor_pool
+
+# ---- a made-up engine: results come when a test says so, and waits never block ----
+
+
+class Result:
+    """What a call of a made-up actor gives."""
+
+    def __init__(self, value: object, ready: bool = True) -> None:
+        self.value = value
+        self.ready = ready
+
+
+class Engine:
+    """The part of the API that they use."""
+
+    def __init__(self) -> None:
+        self.waits: list[int] = []
+
+    def wait(
+        self, refs: list[Result], num_returns: int = 1, timeout: float | None = None
+    ) -> tuple[list[Result], list[Result]]:
+        """Return what is ready; a wait without end for nothing would hang, so it fails."""
+        self.waits.append(num_returns)
+        ready = [ref for ref in refs if ref.ready][:num_returns]
+        assert timeout is not None or len(ready) == num_returns, "this would wait for ever"
+        return ready, [ref for ref in refs if ref not in ready]
+
+    def get(self, refs: Any) -> Any:
+        """Return or raise values that are ready."""
+        if isinstance(refs, list):
+            return [self.get(ref) for ref in refs]
+        assert refs.ready
+        if isinstance(refs.value, Exception):
+            raise refs.value
+        return refs.value
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The engine, in the place of ray_lite."""
+    made = Engine()
+    monkeypatch.setattr(actor_pool, "ray", made)
+    return made
+
+
+def do(actor: list[Any], result: Any) -> Any:
+    """Note in the actor what it works on."""
+    actor.append(result)
+    return result
+
+
+def results(*values: object, ready: bool = True) -> list[Result]:
+    return [Result(value, ready) for value in values]
+
+
+# ---- ActorPool: order ----
+
+
+def test_pool_map_submits_before_the_iterator_is_used(engine: Engine) -> None:
+    actor: list[Any] = []
+    util.ActorPool([actor]).map(do, results(1, 2))
+    assert [result.value for result in actor] == [1]
+
+
+def test_pool_get_next_after_unordered_goes_on_behind_the_latest(engine: Engine) -> None:
+    pool = util.ActorPool([[], [], []])
+    skipped, taken, after = results("skipped", "taken", "after")
+    skipped.ready = False
+    for value in (skipped, taken, after):
+        pool.submit(do, value)
+    assert pool.get_next_unordered() == "taken"
+    assert pool.get_next() == "after"
+    with pytest.raises(ValueError, match="get_next_unordered"):
+        pool.get_next()
+    skipped.ready = True
+    assert pool.get_next_unordered() == "skipped"
+
+
+@pytest.mark.parametrize("get", ["get_next", "get_next_unordered"])
+def test_pool_waits_for_the_last_of_several_results_of_one_call(engine: Engine, get: str) -> None:
+    pool = util.ActorPool([[]])
+    both = results(1, 2)
+    both[1].ready = False
+    pool.submit(do, both)
+    with pytest.raises(TimeoutError):
+        getattr(pool, get)(timeout=0)
+    both[1].ready = True
+    assert getattr(pool, get)(timeout=0) == [1, 2]
+
+
+# ---- ActorPool: timeouts ----
+
+
+@pytest.mark.parametrize("get", ["get_next", "get_next_unordered"])
+def test_pool_drops_a_result_that_timed_out_and_is_to_be_ignored(engine: Engine, get: str) -> None:
+    pool = util.ActorPool([[]])
+    pool.submit(do, Result("slow", ready=False))
+    pool.submit(do, Result("next"))
+    with pytest.raises(TimeoutError, match="ignored"):
+        getattr(pool, get)(timeout=0, ignore_if_timedout=True)
+    assert getattr(pool, get)() == "next"
+    assert pool.has_free()
+    assert not pool.has_next()
+
+
+@pytest.mark.parametrize("name", ["map", "map_unordered"])
+def test_pool_map_drops_what_was_submitted_before(engine: Engine, name: str) -> None:
+    actor: list[Any] = []
+    pool = util.ActorPool([actor])
+    pool.submit(do, Result("slow", ready=False))
+    pool.submit(do, Result(ValueError("not ours")))
+    assert list(getattr(pool, name)(do, results(1, 2))) == [1, 2]
+    assert len(actor) == 4  # the earlier work is done all the same
+
+
+# ---- ActorPool: actors ----
+
+
+def test_pool_gives_no_more_work_to_an_actor_that_died(engine: Engine) -> None:
+    dies: list[Any] = []
+    lives: list[Any] = []
+    pool = util.ActorPool([lives, dies])
+    pool.submit(do, Result(ActorDiedError("gone")))
+    with pytest.raises(ActorDiedError):
+        pool.get_next()
+    assert list(pool.map(do, results(1, 2, 3))) == [1, 2, 3]
+    assert (len(dies), len(lives)) == (1, 3)
+
+
+def test_pool_keeps_an_actor_that_reports_the_death_of_another(engine: Engine) -> None:
+    error = RayTaskError("f", "trace", ActorDiedError("another")).as_instanceof_cause()
+    assert isinstance(error, ActorDiedError)
+    pool = util.ActorPool([[]])
+    pool.submit(do, Result(error))
+    with pytest.raises(ActorDiedError):
+        pool.get_next()
+    assert pool.has_free()
+
+
+def test_pool_whose_actors_all_died_says_so_instead_of_losing_values(engine: Engine) -> None:
+    pool = util.ActorPool([[]])
+    values = pool.map(do, [Result(ActorDiedError("gone")), *results(1, 2)])
+    with pytest.raises(ActorDiedError):
+        next(values)
+    for get in (pool.get_next, pool.get_next_unordered):
+        with pytest.raises(RuntimeError, match="2 values wait for an actor"):
+            get()
+    pool.push([])
+    assert [pool.get_next(), pool.get_next()] == [1, 2]
+
+
+def test_pool_keeps_an_actor_whose_submission_raises(engine: Engine) -> None:
+    pool = util.ActorPool([[]])
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda actor, value: value / 0, 1)
+    assert pool.has_free()
+    assert not pool.has_next()
+
+
+def test_pool_gives_the_error_of_a_late_submission_in_the_place_of_its_result(
+    engine: Engine,
+) -> None:
+    pool = util.ActorPool([[]])
+    values = pool.map(lambda actor, value: Result(6 / value), [1, 0, 2])
+    assert next(values) == 6
+    with pytest.raises(ZeroDivisionError):
+        next(values)
+    assert pool.get_next() == 3
+    assert pool.has_free()
+
+
+def test_pool_drops_the_error_of_a_late_submission_with_the_other_results(engine: Engine) -> None:
+    pool = util.ActorPool([[]])
+    for value in (1, 0, 2):
+        pool.submit(lambda actor, value: Result(6 / value), value)
+    assert list(pool.map_unordered(do, results("new"))) == ["new"]
