@@ -3,13 +3,17 @@
 What a user sees is in conformance/test_util.py, on both engines.
 """
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+import ray_lite as ray
 from ray_lite import util
-from ray_lite.exceptions import ActorDiedError, RayTaskError
+from ray_lite.exceptions import ActorDiedError, RayActorError, RayTaskError
 from ray_lite.util import actor_pool
+from ray_lite.util.queue import Empty, Full, Queue, _QueueActor
 
 # ---- a made-up engine: results come when a test says so, and waits never block ----
 
@@ -186,3 +190,74 @@ def test_pool_drops_the_error_of_a_late_submission_with_the_other_results(engine
     for value in (1, 0, 2):
         pool.submit(lambda actor, value: Result(6 / value), value)
     assert list(pool.map_unordered(do, results("new"))) == ["new"]
+
+
+# ---- Queue: its actor, in this process ----
+
+
+def test_queue_actor_gives_items_in_order_and_tells_when_there_is_none() -> None:
+    async def run() -> None:
+        actor = _QueueActor(2)
+        assert [await actor.put(item, 0) for item in "abc"] == [True, True, False]
+        assert await actor.full()
+        assert [await actor.get(0) for _ in "abc"] == [(True, "a"), (True, "b"), (False, None)]
+        assert await actor.get(0.001) == (False, None)
+
+    asyncio.run(run())
+
+
+def test_queue_actor_takes_and_gives_a_batch_as_a_whole_or_not_at_all() -> None:
+    async def run() -> None:
+        actor = _QueueActor(3)
+        assert await actor.put_batch([1, 2]) == (True, 0)
+        assert await actor.put_batch([3, 4]) == (False, 2)
+        assert await actor.get_batch(3) == (2, [])
+        assert await actor.get_batch(2) == (2, [1, 2])
+        assert await actor.get_batch(0) == (0, [])
+
+    asyncio.run(run())
+
+
+# ---- Queue: in a session ----
+
+
+@pytest.fixture
+def queue(shared_session: Any) -> Iterator[Queue]:
+    """A queue of at most two items."""
+    made = Queue(2)
+    yield made
+    made.shutdown(force=True)
+
+
+def test_queue_raises_full_and_empty_that_are_no_task_errors(queue: Queue) -> None:
+    queue.put_nowait_batch([1, 2])
+    with pytest.raises(Full, match="the 2 items") as full:
+        queue.put_nowait(3)
+    with pytest.raises(Full, match="Cannot add 1 items to queue of size 2 and maxsize 2"):
+        queue.put_nowait_batch([3])
+    with pytest.raises(Empty, match="Cannot get 3 items from queue of size 2"):
+        queue.get_nowait_batch(3)
+    assert queue.get_nowait_batch(2) == [1, 2]
+    with pytest.raises(Empty) as empty:
+        queue.get_nowait()
+    assert (type(full.value), type(empty.value)) == (Full, Empty)
+
+
+def test_queue_with_room_takes_an_item_at_timeout_0(queue: Queue) -> None:
+    queue.put("now", timeout=0)
+    assert queue.get(timeout=0) == "now"
+
+
+def test_queue_that_was_shut_down_says_so(queue: Queue) -> None:
+    queue.shutdown()
+    with pytest.raises(ActorDiedError, match="was shut down"):
+        queue.put(1)
+    with pytest.raises(RayActorError, match="was shut down"):
+        queue.get_nowait()
+
+
+def test_queue_shutdown_does_not_wait_longer_than_its_grace(queue: Queue) -> None:
+    waiting = queue.actor.get.remote(None)
+    queue.shutdown(grace_period_s=0)
+    with pytest.raises(RayActorError):
+        ray.get(waiting)

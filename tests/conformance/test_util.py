@@ -302,6 +302,14 @@ def test_queue_is_first_in_first_out(new_queue: Callable[..., Any]) -> None:
     assert queue.empty()
 
 
+def test_queue_holds_the_value_of_a_reference(
+    ray: ModuleType, new_queue: Callable[..., Any]
+) -> None:
+    queue = new_queue()
+    queue.put(ray.put("value"))
+    assert queue.get() == "value"
+
+
 def test_queue_says_when_it_is_empty_or_full(queues: Any, new_queue: Callable[..., Any]) -> None:
     queue = new_queue(maxsize=1)
     with pytest.raises(queues.Empty):
