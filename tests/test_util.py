@@ -12,7 +12,7 @@ import pytest
 import ray_lite as ray
 from ray_lite import util
 from ray_lite.exceptions import ActorDiedError, RayActorError, RayTaskError
-from ray_lite.util import actor_pool
+from ray_lite.util import actor_pool, completion
 from ray_lite.util.queue import Empty, Full, Queue, _QueueActor
 
 # ---- a made-up engine: results come when a test says so, and waits never block ----
@@ -56,6 +56,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     """The engine, in the place of ray_lite."""
     made = Engine()
     monkeypatch.setattr(actor_pool, "ray", made)
+    monkeypatch.setattr(completion, "ray", made)
     return made
 
 
@@ -190,6 +191,51 @@ def test_pool_drops_the_error_of_a_late_submission_with_the_other_results(engine
     for value in (1, 0, 2):
         pool.submit(lambda actor, value: Result(6 / value), value)
     assert list(pool.map_unordered(do, results("new"))) == ["new"]
+
+
+# ---- as_completed, map_unordered ----
+
+
+class Function:
+    """A remote function whose results are there at once; counts those that nobody took."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def remote(self, value: object) -> Result:
+        """Return the value as it is."""
+        self.calls += 1
+        return Result(value)
+
+
+def test_as_completed_waits_for_chunks_and_for_what_is_left(engine: Engine) -> None:
+    assert list(util.as_completed(results(*range(5)), chunk_size=2)) == [0, 1, 2, 3, 4]
+    assert engine.waits == [2, 2, 1]
+
+
+def test_as_completed_goes_on_after_a_wait_that_timed_out(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Result("slow", ready=False)
+    wait = engine.wait
+
+    def wait_or_get_ready(refs: list[Result], **options: Any) -> tuple[list[Result], list[Result]]:
+        answer = wait(refs, **options)
+        slow.ready = slow.ready or len(engine.waits) == 2
+        return answer
+
+    monkeypatch.setattr(engine, "wait", wait_or_get_ready)
+    assert list(util.as_completed([slow], timeout=0)) == ["slow"]
+    assert len(engine.waits) == 3
+
+
+def test_map_unordered_has_so_many_calls_under_way_and_no_more(engine: Engine) -> None:
+    function = Function()
+    values = util.map_unordered(function, iter(range(100)), backpressure_size=3, chunk_size=1)
+    for taken in range(1, 5):
+        next(values)
+        assert function.calls == taken + 2
+    assert sorted(values) == list(range(4, 100))
 
 
 # ---- Queue: its actor, in this process ----

@@ -1,4 +1,4 @@
-"""ray.util: named actors listed, ActorPool and Queue."""
+"""ray.util: named actors listed, ActorPool, Queue, values as they come."""
 
 from __future__ import annotations
 
@@ -268,6 +268,79 @@ def test_pool_keeps_an_actor_whose_submission_raises(ray: ModuleType, actors: li
 def test_pool_gives_all_results_of_a_call_that_has_several(pool: Any) -> None:
     pool.submit(lambda actor, value: actor.both.options(num_returns=2).remote(value), 3)
     assert pool.get_next() == [3, 6]
+
+
+# ---- as_completed, map_unordered ----
+
+
+@pytest.fixture
+def pass_gate(ray: ModuleType) -> Any:
+    """A task that stands at a gate, if it is given one."""
+
+    @ray.remote(num_cpus=0)
+    def pass_gate(path):
+        if path:
+            open(path).close()
+        return path
+
+    return pass_gate
+
+
+def test_as_completed_gives_what_has_come_first(
+    ray: ModuleType, pass_gate: Any, gate: Gate
+) -> None:
+    refs = [pass_gate.remote(gate.path), pass_gate.remote("")]
+    values = ray.util.as_completed(refs, chunk_size=1)
+    assert next(values) == ""
+    gate.meet()
+    assert list(values) == [gate.path]
+
+
+def test_as_completed_gives_references_where_asked_for(ray: ModuleType, pass_gate: Any) -> None:
+    refs = [pass_gate.remote("") for _ in range(3)]
+    assert set(ray.util.as_completed(refs, yield_obj_refs=True)) == set(refs)
+    assert list(ray.util.as_completed([])) == []
+
+
+def test_as_completed_raises_what_a_task_raised(ray: ModuleType) -> None:
+    fail = ray.remote(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        next(ray.util.as_completed([fail.remote()]))
+
+
+@pytest.mark.parametrize("backpressure", [None, 1, 3])
+def test_map_unordered_gives_every_value_once(ray: ModuleType, backpressure: int | None) -> None:
+    square = ray.remote(lambda x: x * x)
+    values = ray.util.map_unordered(square, range(8), backpressure_size=backpressure, chunk_size=2)
+    assert sorted(values) == [x * x for x in range(8)]
+
+
+def test_map_unordered_takes_items_as_there_is_room(ray: ModuleType) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        while True:
+            taken.append(len(taken))
+            yield taken[-1]
+
+    identity = ray.remote(lambda x: x)
+    values = ray.util.map_unordered(identity, items(), backpressure_size=3, chunk_size=1)
+    for rank in range(3):
+        assert next(values) in taken
+        assert len(taken) == 3 + rank
+
+
+@pytest.mark.parametrize(
+    "options", [{"chunk_size": 0}, {"num_returns": 2}, {"backpressure_size": 0}], ids=str
+)
+def test_map_unordered_refuses_sizes_that_make_no_sense(
+    ray: ModuleType, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError):
+        next(ray.util.map_unordered(ray.remote(lambda x: x), [1], **options))
+    if "backpressure_size" not in options:
+        with pytest.raises(ValueError):
+            next(ray.util.as_completed([ray.put(1)], **options))
 
 
 # ---- Queue ----
