@@ -3,10 +3,13 @@
 from ray_lite.actor import list_named_actors
 from ray_lite.util.actor_pool import ActorPool
 from ray_lite.util.completion import as_completed, map_unordered
+from ray_lite.util.serialization import deregister_serializer, register_serializer
 
 __all__ = [
     "ActorPool",
     "as_completed",
+    "deregister_serializer",
     "list_named_actors",
     "map_unordered",
+    "register_serializer",
 ]

@@ -1,10 +1,11 @@
-"""ray.util: named actors listed, ActorPool, Queue, values as they come."""
+"""ray.util: named actors listed, ActorPool, Queue, values as they come, serializers."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -341,6 +342,54 @@ def test_map_unordered_refuses_sizes_that_make_no_sense(
     if "backpressure_size" not in options:
         with pytest.raises(ValueError):
             next(ray.util.as_completed([ray.put(1)], **options))
+
+
+# ---- serializers ----
+
+
+class Locked:
+    """Cannot be pickled by itself."""
+
+    def __init__(self, name: str) -> None:
+        """Be called so."""
+        self.name = name
+        self.lock = threading.Lock()
+
+
+@pytest.fixture
+def registered(ray: ModuleType) -> Iterator[type[Locked]]:
+    """The class, pickled by its objects' names until the case ends."""
+    ray.util.register_serializer(
+        Locked, serializer=lambda value: value.name, deserializer=lambda name: name.upper()
+    )
+    yield Locked
+    ray.util.deregister_serializer(Locked)
+
+
+def test_registered_serializer_carries_objects_to_tasks(
+    ray: ModuleType, registered: type[Locked]
+) -> None:
+    assert ray.get(ray.put([registered("a")])) == ["A"]
+    assert ray.get(ray.remote(lambda value: value).remote(registered("b"))) == "B"
+
+
+def test_registered_serializer_is_not_for_derived_classes(
+    ray: ModuleType, registered: type[Locked]
+) -> None:
+    class Derived(registered):  # type: ignore[misc, valid-type]
+        pass
+
+    with pytest.raises(TypeError, match="Could not serialize"):
+        ray.put(Derived("a"))
+
+
+def test_deregistered_serializer_is_used_no_longer(
+    ray: ModuleType, registered: type[Locked]
+) -> None:
+    ray.util.deregister_serializer(registered)
+    ray.util.deregister_serializer(registered)
+    with pytest.raises(TypeError, match="Could not serialize"):
+        ray.put(registered("a"))
 
 
 # ---- Queue ----
