@@ -307,3 +307,10 @@ def test_queue_shutdown_does_not_wait_longer_than_its_grace(queue: Queue) -> Non
     queue.shutdown(grace_period_s=0)
     with pytest.raises(RayActorError):
         ray.get(waiting)
+
+
+# ---- the rest ----
+
+
+def test_node_ip_address_is_that_of_the_node(shared_session: Any) -> None:
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == [util.get_node_ip_address()]
