@@ -41,7 +41,7 @@
 #include <stdint.h>
 
 #define RL_MAGIC UINT64_C(0x6574696c5f796172) /* "ray_lite" */
-#define RL_LAYOUT_VERSION 2u                  /* bump on any change of a shared struct */
+#define RL_LAYOUT_VERSION 3u                  /* bump on any change of a shared struct */
 
 #define RL_NIL UINT32_MAX /* "no index" */
 
@@ -255,10 +255,11 @@ typedef struct rl_actor {
     uint32_t head, tail;   /* derived: mailbox, oldest call first */
     uint32_t calls;        /* derived: live calls, claimed ones too */
     uint32_t flags;        /* RL_ACTOR_* */
-    uint32_t most_calls;   /* more are refused; 0: any number */
+    uint32_t most_calls;   /* of one submitter; more are refused; 0: any number */
     _Atomic uint32_t kill; /* RL_KILL ..., or 0 */
     char name[RL_ACTOR_NAME]; /* "" = none; unique in its namespace */
     char space[RL_ACTOR_NAME];
+    uint32_t calls_of[RL_MAX_SLOTS]; /* derived: `calls`, by the slot of the submitter */
 } rl_actor;
 
 /* ---- streams ---- */

@@ -57,7 +57,7 @@ class ActorOptions:
     max_concurrency: int = 0
     """Calls under way at once, >= 1; 0: 1, or 1000 for an async actor."""
     max_pending_calls: int = -1
-    """Calls that may be pending at once, >= 1; -1 or 0: any number."""
+    """Calls that one process may have pending at once, >= 1; -1 or 0: any number."""
     name: str | None = None
     namespace: str | None = None
     lifetime: str | None = None

@@ -424,7 +424,7 @@ class ActorMethod:
 
         Raises:
             TypeError: The arguments do not fit the method, or cannot be pickled.
-            PendingCallsLimitExceeded: The actor has max_pending_calls calls already.
+            PendingCallsLimitExceeded: This process has max_pending_calls calls of it pending.
         """
         handle = self._handle
         prepared = handle._prepared.get(self._name)

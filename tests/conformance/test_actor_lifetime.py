@@ -317,6 +317,26 @@ def test_pending_calls_beyond_the_limit_raise_at_the_call(ray: ModuleType, gate:
     assert ray.get(calls, timeout=30) == ["done", 2]
 
 
+def test_pending_calls_are_counted_for_each_process_that_calls(ray: ModuleType, gate: Gate) -> None:
+    actor = process_class(ray, max_pending_calls=1).options(name="busy").remote()
+    ray.get(actor.add.remote())
+    limit = ray.exceptions.PendingCallsLimitExceeded
+    held = actor.wait.remote(gate.path)
+    with pytest.raises(limit):
+        ray.get_actor("busy").add.remote()  # another handle, the same process
+
+    def call_twice(actor):
+        first = actor.add.remote()
+        try:
+            actor.add.remote()
+        except limit:
+            return [first]
+
+    [first] = ray.get(ray.remote(num_cpus=0)(call_twice).remote(actor), timeout=30)
+    gate.meet()
+    assert ray.get([held, first], timeout=30) == ["done", 2]
+
+
 def test_actor_holds_its_resources_while_it_lives(ray: ModuleType) -> None:
     actor = process_class(ray, num_cpus=0, resources={"token": 1}).remote()
     pid = ray.get(actor.pid.remote())
