@@ -309,12 +309,30 @@ def test_handle_of_get_actor_keeps_the_actor(ray: ModuleType) -> None:
 
 def test_pending_calls_beyond_the_limit_raise_at_the_call(ray: ModuleType, gate: Gate) -> None:
     actor = process_class(ray, max_pending_calls=2).remote()
-    ray.get(actor.add.remote())
     calls = [actor.wait.remote(gate.path), actor.add.remote()]
     with pytest.raises(ray.exceptions.PendingCallsLimitExceeded):
         actor.add.remote()
     gate.meet()
-    assert ray.get(calls, timeout=30) == ["done", 2]
+    assert ray.get(calls, timeout=30) == ["done", 1]
+
+
+def test_pending_calls_are_counted_for_each_process_that_calls(ray: ModuleType, gate: Gate) -> None:
+    actor = process_class(ray, max_pending_calls=1).options(name="busy").remote()
+    limit = ray.exceptions.PendingCallsLimitExceeded
+    held = actor.wait.remote(gate.path)
+    with pytest.raises(limit):
+        ray.get_actor("busy").add.remote()  # another handle, the same process
+
+    def call_twice(actor):
+        first = actor.add.remote()
+        try:
+            actor.add.remote()
+        except limit:
+            return [first]
+
+    [first] = ray.get(ray.remote(num_cpus=0)(call_twice).remote(actor), timeout=30)
+    gate.meet()
+    assert ray.get([held, first], timeout=30) == ["done", 1]
 
 
 def test_actor_holds_its_resources_while_it_lives(ray: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,12 @@ ACCEPTED = [
     ("memory", [1000, None]),
     ("max_retries", [-1, 0, 5, None]),
     ("retry_exceptions", [True, False, [ValueError], (ValueError, KeyError)]),
-    ("max_calls", [0, 3]),
+    ("max_calls", [0, 3, None]),
     ("name", ["a name", None]),
     ("scheduling_strategy", [None, "DEFAULT", "SPREAD"]),
     ("runtime_env", [None, {"env_vars": {"A": "1"}}]),
     ("_generator_backpressure_num_objects", [None, 1, -1]),
+    ("_num_objects_per_yield", [None, 1]),
 ]
 REFUSED = [
     ("num_returns", -1, ValueError),
@@ -101,6 +103,15 @@ def test_option_with_a_bad_value_raises_at_options(
 def test_option_unknown_is_named_in_the_error_with_the_valid_ones(ray: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"(?s)num_cpu .*num_cpus"):
         ray.remote(num_cpu=1)(body)
+
+
+def test_option_scheduling_strategy_of_this_node_runs_here(ray: ModuleType) -> None:
+    strategies = importlib.import_module(f"{ray.__name__}.util.scheduling_strategies")
+    node = ray.get_runtime_context().get_node_id()
+    here = strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+    assert ray.get(ray.remote(lambda: 1).options(scheduling_strategy=here).remote()) == 1
+    with pytest.raises(ValueError, match="node_id"):
+        strategies.NodeAffinitySchedulingStrategy("this one", soft=True)
 
 
 def test_option_scheduling_strategy_unknown_raises_at_the_call(ray: ModuleType) -> None:
