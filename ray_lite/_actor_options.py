@@ -71,7 +71,7 @@ class ActorOptions:
     scheduling_strategy: object = "DEFAULT"
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     actor_generator_backpressure_num_objects: int | None = None
-    """The streams of its generator methods pause at so many items that nobody took, all together."""
+    """Its generator methods pause at so many untaken items of all their streams, >= 1."""
 
     def demand(self) -> dict[str, int]:
         """Return what a living actor holds: resource name to units of 1/10000."""
