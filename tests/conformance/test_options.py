@@ -231,6 +231,41 @@ def test_task_that_can_never_run_pends_and_holds_nobody_up(
     assert ray.wait([pending], timeout=0.1) == ([], [pending])
 
 
+def test_actor_that_holds_all_cpus_holds_tasks_up(ray: ModuleType) -> None:
+    @ray.remote(num_cpus=2)
+    class Wide:
+        def ready(self):
+            return True
+
+    actor = Wide.remote()
+    assert ray.get(actor.ready.remote()) is True
+    waiting = ray.remote(lambda: "ran").remote()
+    assert ray.wait([waiting], timeout=0.2) == ([], [waiting])
+    ray.kill(actor)
+    assert ray.get(waiting) == "ran"
+
+
+@pytest.mark.deliberately_different("an actor keeps its CPUs while a method of it waits")
+def test_actor_whose_method_waits_lends_its_cpus(ray: ModuleType) -> None:
+    inner = ray.remote(num_cpus=2)(lambda: "inner")
+
+    @ray.remote(num_cpus=2)
+    class Wide:
+        def wait(self):
+            return ray.get(inner.remote())
+
+    actor = Wide.remote()
+    try:
+        assert ray.get(actor.wait.remote(), timeout=5) == "inner"
+    finally:
+        ray.kill(actor)
+
+
+def test_worker_without_max_calls_is_used_again(ray: ModuleType) -> None:
+    pid = ray.remote(lambda: os.getpid())
+    assert len({ray.get(pid.remote()) for _ in range(10)}) < 10
+
+
 def test_max_calls_ends_the_worker_after_so_many_calls(ray: ModuleType) -> None:
     @ray.remote(max_calls=1)
     def pid():
