@@ -51,6 +51,11 @@ REFUSED = [
     ("resources", {"GPU": 1}, ValueError),
     ("resources", {"token": -1}, ValueError),
     ("resources", ["token"], TypeError),
+    ("num_gpus", -1, ValueError),
+    ("num_gpus", "1", TypeError),
+    ("memory", -1, ValueError),
+    ("accelerator_type", 5, TypeError),
+    ("label_selector", 5, TypeError),
     ("object_store_memory", 1000, ValueError),
     ("max_retries", -2, ValueError),
     ("max_retries", 1.0, TypeError),
@@ -60,8 +65,10 @@ REFUSED = [
     ("retry_exceptions", [3], ValueError),
     ("retry_exceptions", [KeyboardInterrupt], ValueError),
     ("max_calls", -1, ValueError),
+    ("max_calls", 1.5, TypeError),
     ("name", 5, TypeError),
     ("scheduling_strategy", 5, TypeError),
+    ("runtime_env", "A=1", TypeError),
     ("runtime_env", {"env_vars": {"A": 1}}, TypeError),
     ("_generator_backpressure_num_objects", 0, ValueError),
     ("_generator_backpressure_num_objects", "2", TypeError),
@@ -105,7 +112,8 @@ def test_option_with_a_bad_value_raises_at_options(
 
 
 def test_option_unknown_is_named_in_the_error_with_the_valid_ones(ray: ModuleType) -> None:
-    with pytest.raises(ValueError, match=r"(?s)num_cpu .*num_cpus"):
+    text = r"(?s)Invalid option keyword num_cpu for remote functions\. .*num_cpus"
+    with pytest.raises(ValueError, match=text):
         ray.remote(num_cpu=1)(body)
 
 
