@@ -774,6 +774,10 @@ static int try_take_call(rl_session *s, rl_handle actor, uint32_t group, rl_job 
 int rl_task_take_call(rl_session *s, rl_handle actor, uint32_t group, int64_t deadline_ns,
                       rl_job *out)
 {
+    /* The constructor is done: between calls nothing runs that could lend its CPU. */
+    if (pthread_equal(pthread_self(), s->runner)) {
+        atomic_store_explicit(&s->running, 0, memory_order_relaxed);
+    }
     for (;;) {
         uint32_t seen = rl_doorbell_read(s);
         int err = try_take_call(s, actor, group, out);
@@ -1256,6 +1260,7 @@ int rl_task_block(rl_session *s)
     const rl_slot *slot = &s->map.slots[s->slot];
     if (atomic_load_explicit(&slot->task, memory_order_relaxed) == RL_NIL) return 0;
     if (!pthread_equal(pthread_self(), s->runner)) return 0;
+    if (!atomic_load_explicit(&s->running, memory_order_relaxed)) return 0;
     set_blocked(s, 1);
     return 1;
 }

@@ -167,7 +167,8 @@ int rl_task_load(rl_session *s, rl_load *out);
 int rl_worker_dismiss(rl_session *s, uint32_t slot);
 
 /* This thread goes to sleep: if it runs a task, lend the task's CPU. Returns 1 if so, and then must
- * be followed by rl_task_unblock(). Other threads of a task's process lend nothing. */
+ * be followed by rl_task_unblock(). Other threads of a task's process lend nothing, nor does an
+ * actor that waits for calls. */
 int rl_task_block(rl_session *s);
 void rl_task_unblock(rl_session *s);
 

@@ -573,12 +573,12 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
         ValueError: Not a handle.
         ActorHandleNotFoundError: A handle of a session that has ended.
     """
+    core = api.connect().core
     if not isinstance(actor, ActorHandle):
         raise ValueError(
             f"ray.kill() only supported for actors. Got: {type(actor).__name__}; use cancel() for "
             "tasks"
         )
-    core = api.connect().core
     try:
         core.kill_actor(actor._ref, no_restart)
     except ValueError as error:

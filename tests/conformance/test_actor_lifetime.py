@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,6 +89,41 @@ def test_killed_actor_fails_calls_before_and_after(ray: ModuleType, gate: Gate) 
 def test_kill_of_something_else_is_a_value_error(ray: ModuleType) -> None:
     with pytest.raises(ValueError, match="actor"):
         ray.kill(ray.put(1))
+
+
+def test_kill_while_it_is_constructed_fails_its_calls(ray: ModuleType, gate: Gate) -> None:
+    @ray.remote
+    class Slow:
+        def __init__(self, path):
+            open(path).close()
+            while True:
+                time.sleep(0.01)
+
+        def method(self):
+            return 1
+
+    actor = Slow.remote(gate.path)
+    call = actor.method.remote()
+    gate.meet()
+    assert ray.kill(actor) is None
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(call, timeout=30)
+
+
+def test_killed_actor_runs_nothing_at_exit(ray: ModuleType, tmp_path: Any) -> None:
+    @ray.remote
+    class Tidy:
+        def __init__(self, path):
+            atexit.register(lambda: open(path, "w").close())
+
+        def pid(self):
+            return os.getpid()
+
+    actor = Tidy.remote(str(tmp_path / "tidied"))
+    pid = ray.get(actor.pid.remote())
+    ray.kill(actor)
+    wait_until_gone(pid)
+    assert not (tmp_path / "tidied").exists()
 
 
 def test_kill_before_it_is_constructed_fails_its_calls(ray: ModuleType, gate: Gate) -> None:
