@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .actors import crash, obedient_class, wait_until_gone
+from .actors import crash, never_done, obedient_class, wait_until_gone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from .support import Attempts, Gate
@@ -135,6 +136,17 @@ def test_used_up_restarts_end_the_actor(ray: ModuleType) -> None:
             ray.get(ref, timeout=30)
 
 
+@pytest.mark.parametrize(
+    ("code", "way"),
+    [(None, "sync"), (1, "sync"), ("words", "threaded"), never_done(1, "async")],
+)
+def test_sys_exit_with_any_code_but_0_is_a_crash(ray: ModuleType, code: Any, way: str) -> None:
+    actor = obedient_class(ray, way, max_restarts=1).remote()
+    with pytest.raises(ray.exceptions.ActorUnavailableError):
+        ray.get(actor.do.remote(lambda: sys.exit(code)), timeout=30)
+    assert ray.get(actor.add.options(max_task_retries=-1).remote(), timeout=30) == 1
+
+
 def test_kill_with_restart_restarts(ray: ModuleType) -> None:
     actor = obedient_class(ray, max_restarts=1, max_task_retries=1).remote()
     pid = ray.get(actor.do.remote(os.getpid))
@@ -202,14 +214,17 @@ def test_restart_is_seen_by_other_callers(ray: ModuleType) -> None:
     assert ray.get(add.remote(actor), timeout=30) == 1
 
 
-def test_constructor_that_crashes_is_run_again(ray: ModuleType, attempts: Attempts) -> None:
+@pytest.mark.parametrize("leave", [os._exit, sys.exit], ids=["os._exit", "sys.exit"])
+def test_constructor_that_crashes_is_run_again(
+    ray: ModuleType, attempts: Attempts, leave: Callable[[int], Any]
+) -> None:
     begin = attempts.begin
 
     @ray.remote(max_restarts=1)
     class Stumbles:
         def __init__(self):
             if begin() == 1:
-                os._exit(1)
+                leave(1)
 
         def alive(self):
             return True
