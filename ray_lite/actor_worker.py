@@ -13,14 +13,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ray_lite import _core, session
 from ray_lite.actor import ActorExit, ActorInfo
 from ray_lite.certificate import EXITED, certify_death, certify_failed_constructor
 from ray_lite.exceptions import RaySystemError, dumps_error, error_text, make_task_error
 from ray_lite.remote import Export
-from ray_lite.runner import Runner, read_arguments
+from ray_lite.runner import Runner, exit_as_told, read_arguments
 
 
 class ActorWorker:
@@ -75,7 +75,7 @@ class ActorWorker:
                 self._set_title(self._describe(cls))
                 return True
         except SystemExit as error:
-            self._end(f"its constructor called sys.exit({error.code!r})")
+            self._exit(error)
         except BaseException as error:
             failure = dumps_error(make_task_error(name, error, pid=os.getpid()))
         print(f"Exception raised in creation task: {error_text(failure)}", file=sys.stderr)
@@ -135,11 +135,14 @@ class ActorWorker:
 
     # ---- the end ----
 
-    def _exit(self, error: SystemExit) -> None:
-        """A method, or something in it, asked for the end of the actor."""
-        self._end(EXITED if isinstance(error, ActorExit) else f"it called sys.exit({error.code!r})")
+    def _exit(self, error: SystemExit) -> NoReturn:
+        """User code asked for the end; as in Ray, any code but 0 is a crash."""
+        if error.code == 0:
+            self._end(EXITED if isinstance(error, ActorExit) else "it called sys.exit(0)")
+        with self._ending:
+            exit_as_told(error)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str) -> NoReturn:
         """Say why the actor dies, and end this process."""
         with self._ending:
             certify_death(

@@ -1,8 +1,9 @@
 """Running one task in this process: its function, its arguments, its outcome.
 
-Owns the steps from a job to its stored outcome, for tasks and for an actor's calls, and which job
-user code is part of. It must not know where jobs come from (worker.py, actor_worker.py), what is
-stored for an outcome (returns.py) nor whether a task is run again (scheduler.py).
+Owns the steps from a job to its stored outcome, for tasks and for an actor's calls, which job user
+code is part of, and how user code ends the process. It must not know where jobs come from
+(worker.py, actor_worker.py), what is stored for an outcome (returns.py) nor whether a task is run
+again (scheduler.py).
 
     job ──► export, arguments ──► returns.Returns.deliver
 """
@@ -13,7 +14,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ray_lite import _core, session
 from ray_lite._codec import ErrorPayload
@@ -123,6 +124,14 @@ class Runner:
         if failure:
             return failure, None
         return b"", Call(self._resolve(export), args, kwargs)
+
+
+def exit_as_told(error: SystemExit) -> NoReturn:
+    """End this process with the status of sys.exit(), without more; the supervisor sees a crash."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    os._exit(code & 0xFF)
 
 
 def read_arguments(

@@ -38,25 +38,36 @@ ACCEPTED = [
     ("enable_task_events", [True, False]),
 ]
 REFUSED = [
+    ("nonsense", 1, ValueError),
+    ("num_cpus", -1, ValueError),
     ("num_cpus", "1", TypeError),
+    ("object_store_memory", -1, ValueError),
     ("resources", {"CPU": 1}, ValueError),
     ("max_restarts", -2, ValueError),
+    ("max_restarts", 1.5, TypeError),
     ("max_task_retries", -2, ValueError),
     ("max_task_retries", 1.5, TypeError),
     ("max_concurrency", -1, ValueError),
     ("max_concurrency", "2", TypeError),
     ("max_pending_calls", -2, ValueError),
     ("max_pending_calls", "2", TypeError),
+    ("name", 3, TypeError),
     ("namespace", 3, TypeError),
     ("get_if_exists", 3, TypeError),
+    ("get_if_exists", True, ValueError),
+    ("lifetime", "long", ValueError),
     ("lifetime", 3, TypeError),
+    ("concurrency_groups", 3, TypeError),
     ("allow_out_of_order_execution", 3, TypeError),
     ("scheduling_strategy", 3, TypeError),
     ("runtime_env", {"env_vars": {"A": 1}}, TypeError),
     ("num_returns", 2, ValueError),
     ("max_calls", 1, ValueError),
+    ("max_retries", 1, ValueError),
     ("retry_exceptions", True, ValueError),
     ("_generator_backpressure_num_objects", 1, ValueError),
+    ("_actor_generator_backpressure_num_objects", 0, ValueError),
+    ("_actor_generator_backpressure_num_objects", -2, ValueError),
 ]
 
 
@@ -201,3 +212,16 @@ def test_method_of_a_handle_refuses_bad_num_returns(
     actor = actor_with_a_method(ray)
     with pytest.raises(error):
         actor.method.options(num_returns=value).remote()
+
+
+def test_method_of_a_handle_refuses_other_options(ray: ModuleType) -> None:
+    actor = actor_with_a_method(ray)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        actor.method.options(num_cpus=1)
+
+
+def test_objects_per_yield_belong_to_the_method_and_not_to_a_call(ray: ModuleType) -> None:
+    actor = actor_with_a_method(ray)
+    ray.method(_num_objects_per_yield=2)
+    with pytest.raises(ValueError, match="_num_objects_per_yield"):
+        actor.method.options(_num_objects_per_yield=2)
