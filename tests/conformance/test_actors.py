@@ -147,6 +147,7 @@ def test_wrong_arguments_of_the_constructor_raise_at_the_call(ray: ModuleType) -
 
 
 def test_deriving_from_an_actor_class_raises(ray: ModuleType) -> None:
+    assert issubclass(ray.actor.ActorClassInheritanceException, TypeError)
     with pytest.raises(ray.actor.ActorClassInheritanceException):
 
         class Derived(counter_class(ray)):  # type: ignore[misc]
@@ -453,6 +454,15 @@ def test_exception_of_a_coroutine_reaches_the_caller(ray: ModuleType) -> None:
 def test_coroutine_awaits_a_reference(ray: ModuleType) -> None:
     slow = ray.remote(lambda: 5).remote()
     assert ray.get(async_class(ray).remote().fetch.remote([slow]), timeout=30) == 5
+
+
+def test_coroutine_that_blocks_in_get_gets_the_value(ray: ModuleType) -> None:
+    @ray.remote
+    class Blocks:
+        async def ask(self):
+            return ray.get(ray.remote(lambda: "answer").remote())
+
+    assert ray.get(Blocks.remote().ask.remote()) == "answer"
 
 
 def test_max_concurrency_bounds_the_coroutines(ray: ModuleType) -> None:
