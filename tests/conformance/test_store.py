@@ -10,6 +10,7 @@ import pytest
 from .support import MIB
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from .support import Gate
@@ -55,6 +56,26 @@ def test_stream_larger_than_the_store_is_read_to_its_end(ray: ModuleType) -> Non
             yield np.full(size, mark, dtype=np.uint8)
 
     assert [ray.get(ref)[-1] for ref in generate.remote(20 * MIB)] == list(range(10))
+
+
+@pytest.mark.deliberately_different("values that nobody takes fill the store, then the disk")
+def test_stream_that_nobody_takes_pauses_at_a_share_of_the_store(
+    ray: ModuleType, new_gate: Callable[[], Gate]
+) -> None:
+    @ray.remote
+    def generate(paths, size):
+        for path in paths:
+            open(path).close()
+            yield np.zeros(size, dtype=np.uint8)
+
+    first, second, other = new_gate(), new_gate(), new_gate()
+    stream = generate.remote([first.path, second.path], BIG)
+    held = ray.remote(lambda path: open(path).close()).remote(other.path)
+    first.meet()
+    assert ray.wait([held], timeout=1)[0] == []
+    assert not second.is_awaited()
+    next(stream)
+    second.meet()
 
 
 def test_streams_that_are_dropped_while_they_pause_give_their_values_back(ray: ModuleType) -> None:
