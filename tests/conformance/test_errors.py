@@ -437,6 +437,22 @@ def test_exception_of_a_stream_that_cannot_be_pickled_is_a_plain_task_error(
     assert_names_what_cannot_be_pickled(ray, info.value)
 
 
+def test_exception_that_only_its_own_process_can_read_arrives_as_its_text(ray: ModuleType) -> None:
+    def read(pid: int) -> Exception:
+        if os.getpid() != pid:
+            raise ImportError("not here")
+        return Mine("boo")
+
+    class Mine(Exception):
+        def __reduce__(self) -> tuple[Any, ...]:
+            return read, (os.getpid(),)
+
+    caught = raise_in_task(ray, lambda: Mine("boo"))
+    assert type(caught) is ray.exceptions.UnserializableException
+    assert "Mine: boo" in str(caught)
+    assert "in fail" in str(caught)
+
+
 def test_result_that_cannot_be_pickled_fails_with_type_error(ray: ModuleType) -> None:
     with pytest.raises(TypeError) as info:
         ray.get(ray.remote(lambda: threading.Lock()).remote())
