@@ -17,7 +17,12 @@ from typing import Any, NoReturn
 
 from ray_lite import _core, session
 from ray_lite.actor import ActorExit, ActorInfo
-from ray_lite.certificate import EXITED, certify_death, certify_failed_constructor
+from ray_lite.certificate import (
+    EXITED,
+    actor_id_of,
+    certify_death,
+    certify_failed_constructor,
+)
 from ray_lite.exceptions import RaySystemError, dumps_error, error_text, make_task_error
 from ray_lite.remote import Export
 from ray_lite.runner import Runner, exit_as_told, read_arguments
@@ -77,7 +82,8 @@ class ActorWorker:
         except SystemExit as error:
             self._exit(error)
         except BaseException as error:
-            failure = dumps_error(make_task_error(name, error, pid=os.getpid()))
+            actor_id = actor_id_of(self._job.return_ref(0)).hex()
+            failure = dumps_error(make_task_error(name, error, pid=os.getpid(), actor_id=actor_id))
         print(f"Exception raised in creation task: {error_text(failure)}", file=sys.stderr)
         certify_failed_constructor(self._core, self._job, failure)
         return False

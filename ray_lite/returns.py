@@ -34,6 +34,7 @@ from typing import Any
 from ray_lite import _core
 from ray_lite._codec import encode, encode_refs
 from ray_lite._values import store_failure
+from ray_lite.certificate import actor_id_of
 from ray_lite.exceptions import (
     RUN_ONCE,
     StreamingGeneratorReplayInconsistentError,
@@ -467,8 +468,15 @@ class Returns:
 
     def _envelope(self, error: BaseException) -> bytes:
         self._is_interrupted |= isinstance(error, KeyboardInterrupt)
-        task_id = self._job.task_id.hex()
-        return dumps_error(make_task_error(self._name, error, pid=os.getpid(), task_id=task_id))
+        actor = self._job.actor() if self._job.is_call else None
+        task_error = make_task_error(
+            self._name,
+            error,
+            pid=os.getpid(),
+            task_id=self._job.task_id.hex(),
+            actor_id=None if actor is None else actor_id_of(actor).hex(),
+        )
+        return dumps_error(task_error)
 
     def _envelope_or_strand(self, error: BaseException) -> bytes:
         """Return the failure for an exception of the user's code, unless it is to be retried."""

@@ -518,3 +518,12 @@ def test_many_callers_wait_for_one_coroutine(ray: ModuleType) -> None:
     assert ray.get(actor.until_inside.remote(3), timeout=30) == 3
     ray.get(actor.set.remote("go"))
     assert ray.get(asking, timeout=30) == ["go"] * 3
+
+
+def test_coroutine_that_blocks_in_get_gets_the_value(ray: ModuleType) -> None:
+    @ray.remote
+    class Blocks:
+        async def ask(self):
+            return ray.get(ray.remote(lambda: "answer").remote())
+
+    assert ray.get(Blocks.remote().ask.remote()) == "answer"

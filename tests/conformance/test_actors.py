@@ -134,6 +134,7 @@ def test_class_is_not_instantiated_directly(ray: ModuleType) -> None:
 
 
 def test_deriving_from_an_actor_class_raises(ray: ModuleType) -> None:
+    assert issubclass(ray.actor.ActorClassInheritanceException, TypeError)
     with pytest.raises(ray.actor.ActorClassInheritanceException):
 
         class Derived(counter_class(ray)):  # type: ignore[misc]
