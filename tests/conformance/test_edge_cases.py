@@ -101,12 +101,12 @@ EDGE_CASES: dict[str, list[str]] = {
         "actors.test_exception_of_a_method_reaches_the_caller_and_the_actor_lives_on",
     ],
     "22. a call that a restart cuts short; exit_actor never restarts": [
-        "actor_lifetime.test_restarted_actor_starts_anew_from_its_arguments",
+        "actor_restarts.test_restarted_actor_starts_anew_from_its_arguments",
         "actor_lifetime.test_actor_that_leaves_fails_its_calls_and_is_not_restarted",
     ],
     "23. a sync actor keeps the order behind a slow argument, a threaded one does not": [
-        "actors.test_call_waits_for_an_earlier_one_with_a_slow_argument",
-        "actors.test_threaded_actor_lets_a_ready_call_overtake_one_that_waits",
+        "actor_concurrency.test_calls_keep_their_order_behind_slow_arguments",
+        "actor_concurrency.test_threaded_actor_lets_a_ready_call_overtake_one_that_waits",
     ],
     "24. arrays of any size are read-only; what is copied, and what changes its type": [
         "values.test_array_comes_back_read_only_and_aligned",
@@ -118,9 +118,9 @@ EDGE_CASES: dict[str, list[str]] = {
         "values.test_bytearray_keeps_its_type_and_stays_writable",
     ],
     "25. which handles keep an actor": [
-        "actor_lifetime.test_handle_of_get_actor_keeps_the_actor",
-        "actors.test_handle_is_passed_to_a_task_and_keeps_the_actor",
-        "actors.test_handle_held_by_another_actor_keeps_the_actor",
+        "actor_names.test_handle_of_get_actor_keeps_the_actor",
+        "actor_lifetime.test_handle_of_a_task_keeps_the_actor_until_the_task_ends",
+        "actor_handles.test_handle_held_by_another_actor_keeps_the_actor",
     ],
     "Options are not chained, and a bad strategy fails at the call": [
         "options.test_options_cannot_be_chained",
