@@ -121,6 +121,8 @@ class Session:
         stream_limit: int,
         actor: ObjectRef[Any] | None = None,
         group: int = 0,
+        *,
+        claim: bool = False,
     ) -> list[Any]: ...
     def submit_actor(
         self,
@@ -135,7 +137,9 @@ class Session:
         ordered: bool,
         detached: bool,
         most_calls: int,
-    ) -> ObjectRef[Any]: ...
+        *,
+        claim: bool = False,
+    ) -> list[Any]: ...
     def put_bare(self, args: Encoded) -> ObjectRef[Any]: ...
 
     # A worker's side.

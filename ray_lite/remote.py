@@ -216,7 +216,7 @@ def submit(
     actor: ObjectRef[Any] | None = None,
 ) -> Any:
     """Submit one call of a function, or of the method so called of `actor`."""
-    refs = prepared.connection.core.submit(
+    refs = prepared.connection.submit(
         prepared.function,
         encode_arguments(function, args, kwargs),
         prepared.class_,

@@ -26,11 +26,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from ray_lite import _core
 from ray_lite._codec import encode, encode_refs
-from ray_lite._values import store_failure
+from ray_lite._values import fail_open_returns, store_failure
 from ray_lite.exceptions import (
     StreamingGeneratorReplayInconsistentError,
     TaskCancelledError,
@@ -38,6 +38,9 @@ from ray_lite.exceptions import (
     error_text,
     make_task_error,
 )
+
+Passing: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+"""What user code may raise that is no outcome of its task."""
 
 
 class StrandedError(Exception):
@@ -52,6 +55,7 @@ class Returns:
         job: The task; finished, failed or stranded when `deliver` returns.
         name: The task's name in errors.
         wants_retry: Whether an exception of the user's function is worth another attempt.
+        passing: What is no outcome of the task, and passes through `deliver`.
     """
 
     def __init__(
@@ -60,12 +64,14 @@ class Returns:
         job: _core.Job,
         name: str,
         wants_retry: Callable[[BaseException], bool],
+        passing: Passing = SystemExit,
     ) -> None:
         """Keep them; nothing is stored before `deliver` or `fail`."""
         self._core = core
         self._job = job
         self._name = name
         self._wants_retry = wants_retry
+        self._passing = passing
         #: The task is to be run again: from here on only `strand` may end this run.
         self._handed_back = False
 
@@ -103,7 +109,7 @@ class Returns:
         """
         try:
             result, failure = call(), b""
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             result, failure = None, self._envelope_or_strand(error)
@@ -264,7 +270,7 @@ class Returns:
                 value = await anext(items)
             except StopAsyncIteration:
                 return self._missing(count, b"") if count < len(shown) else b""
-            except SystemExit:
+            except self._passing:
                 raise
             except asyncio.CancelledError:
                 return self._envelope(TaskCancelledError(self._job.task_id.hex()))
@@ -333,7 +339,7 @@ class Returns:
                 count += 1
         except StopIteration:
             pass
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             _print(error_text(self._envelope_or_strand(error)))
@@ -354,7 +360,7 @@ class Returns:
             value = next(items)
         except StopIteration:
             return None, b"" if i is None else self._wrong_count(i)
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             return None, self._envelope_or_strand(error)
@@ -366,7 +372,7 @@ class Returns:
             next(items)
         except StopIteration:
             return b""
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             return self._envelope_or_strand(error)
@@ -417,7 +423,7 @@ class Returns:
         """Run the `finally` blocks of a generator that is not driven further."""
         try:
             items.close()
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             _print(f"While {self._name} was closed: {error_text(self._envelope(error))}")
@@ -426,9 +432,8 @@ class Returns:
 
     def _fail(self, data: bytes) -> None:
         """Store `data` in every open return and end the task."""
-        count = len(self._job.open_returns())
         _flush()
-        self._job.conclude([store_failure(self._core, data) for _ in range(count)])
+        fail_open_returns(self._core, self._job, data)
 
     def _fail_at(self, i: int, data: bytes) -> None:
         """As _fail, for an attempt that ended before its value i.
