@@ -302,7 +302,7 @@ def _make_actor(
     if options.name == "":
         raise ValueError("name must not be empty; leave it out for an actor without a name")
     inspected.constructor.check(args, kwargs)
-    space = options.namespace or connection.namespace
+    space = options.namespace or connection.current_namespace
     if options.get_if_exists and options.name:
         found = _find(connection, space, options.name)
         if found is not None:
@@ -313,7 +313,7 @@ def _make_actor(
     if out_of_order is None:
         out_of_order = info.is_async or info.is_threaded
     try:
-        ref = core.submit_actor(
+        [ref] = connection.submit_actor(
             exported,
             encode_arguments(cls, args, kwargs),
             core.scheduling_class(options.demand()),
@@ -535,7 +535,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     if not name:
         raise ValueError("get_actor(''): Please supply a non-empty value to get_actor")
     connection = api.connect()
-    space = namespace or connection.namespace
+    space = namespace or connection.current_namespace
     handle = _find(connection, space, name)
     if handle is None:
         raise ValueError(
@@ -559,7 +559,7 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     names = connection.core.actor_names()
     if all_namespaces:
         return [{"name": name, "namespace": space} for space, name in names]
-    return [name for space, name in names if space == connection.namespace]
+    return [name for space, name in names if space == connection.current_namespace]
 
 
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
@@ -573,14 +573,15 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
         ValueError: Not a handle.
         ActorHandleNotFoundError: A handle of a session that has ended.
     """
-    core = api.connect().core
+    connection = api.connect()
     if not isinstance(actor, ActorHandle):
         raise ValueError(
             f"ray.kill() only supported for actors. Got: {type(actor).__name__}; use cancel() for "
             "tasks"
         )
     try:
-        core.kill_actor(actor._ref, no_restart)
+        if connection.core.kill_actor(actor._ref, no_restart) and connection.local is not None:
+            connection.local.kill(actor._ref, no_restart=no_restart)
     except ValueError as error:
         raise ActorHandleNotFoundError(
             f"{actor!r} was made in a session that has ended, so there is nothing to kill"
@@ -597,7 +598,6 @@ def exit_actor() -> NoReturn:
     Raises:
         TypeError: Called outside an actor.
     """
-    connection = session.current()
-    if connection is None or connection.actor is None:
+    if session.current_actor() is None:
         raise TypeError("exit_actor() called outside an actor: it ends the actor that calls it")
     raise ActorExit(0)

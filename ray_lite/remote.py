@@ -218,7 +218,7 @@ def submit(
     """Submit one call of a function, or of the method so called of `actor`."""
     connection = prepared.connection
     parent = None if connection.actor is None else session.current_job.get()
-    refs = connection.core.submit(
+    refs = connection.submit(
         prepared.function,
         encode_arguments(function, args, kwargs),
         prepared.class_,

@@ -9,14 +9,13 @@ run (runner.py), nor how an actor serves its calls (actor_worker.py).
 
 import signal
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from ray_lite import _core, session
 from ray_lite.actor_worker import ActorWorker
 from ray_lite.exceptions import RaySystemError
 from ray_lite.remote import Export
-from ray_lite.runner import Runner, exit_as_told
+from ray_lite.runner import Runner, exit_as_told, function_of
 
 
 class Worker:
@@ -31,7 +30,7 @@ class Worker:
         """Start with no function loaded."""
         self._core = core
         self._set_title = set_title
-        self._runner = Runner(core, _function_of)
+        self._runner = Runner(core, function_of)
         #: The task that runs now.
         self._job: _core.Job | None = None
         #: Calls so far of each function that has max_calls.
@@ -71,11 +70,6 @@ class Worker:
             return False
         self._calls[job.function_key] += 1
         return self._calls[job.function_key] >= export.max_calls
-
-
-def _function_of(export: Export) -> Callable[..., Any]:
-    assert not isinstance(export.function, str)
-    return export.function
 
 
 def main(core: _core.Session, namespace: str, set_title: Any) -> None:
