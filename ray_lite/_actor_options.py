@@ -198,7 +198,9 @@ def _lifetime(key: str, value: object) -> str:
 
 
 def _concurrency_groups(key: str, value: object) -> dict[str, int]:
-    """Return `value`, a dict of names to numbers of calls, as a copy."""
+    """Return `value` as a dict of names to numbers of calls; Ray takes a list of records, too."""
+    if isinstance(value, list):
+        value = {item["name"]: item["max_concurrency"] for item in value}
     if not isinstance(value, dict):
         refuse_type(key, value, "a dict of names to numbers of calls")
     calls = parse_integer_from(1)

@@ -112,6 +112,7 @@ def _context_info(connection: Connection) -> dict[str, Any]:
     core = connection.core
     return {
         "address": "local",
+        "session_dir": os.path.dirname(connection.info.get("address", "local")),
         "node_ip_address": "127.0.0.1",
         "node_id": connection.node_id,
         "session_id": connection.session_id,

@@ -375,7 +375,6 @@ def test_actor_options_are_kept() -> None:
         ({"concurrency_groups": {"io": 0}}, ValueError),
         ({"concurrency_groups": {"io": "2"}}, TypeError),
         ({"concurrency_groups": {1: 1}}, TypeError),
-        ({"concurrency_groups": [{"name": "io", "max_concurrency": 2}]}, TypeError),
         ({"allow_out_of_order_execution": 1}, TypeError),
         ({"scheduling_strategy": 3}, TypeError),
         ({"runtime_env": {"env_vars": {"A": 1}}}, TypeError),

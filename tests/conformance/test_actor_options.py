@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ REFUSED = [
     ("max_pending_calls", "2", TypeError),
     ("namespace", 3, TypeError),
     ("get_if_exists", 3, TypeError),
+    ("lifetime", 3, TypeError),
     ("allow_out_of_order_execution", 3, TypeError),
     ("scheduling_strategy", 3, TypeError),
     ("runtime_env", {"env_vars": {"A": 1}}, TypeError),
@@ -79,6 +81,7 @@ def test_option_with_a_bad_value_raises_at_decoration(
     [
         ("max_restarts", -2, ValueError),
         ("lifetime", "long", ValueError),
+        ("get_if_exists", True, ValueError),
         ("namespace", 3, TypeError),
         ("concurrency_groups", {"io": 1}, ValueError),
         ("max_retries", 1, ValueError),
@@ -91,6 +94,17 @@ def test_option_with_a_bad_value_raises_at_options(
         ray.remote(Plain).options(**{option: value})
 
 
+@pytest.mark.deliberately_different("a list is accepted, and fails when the actor is made")
+def test_concurrency_groups_in_a_list_are_those_of_the_actor(ray: ModuleType) -> None:
+    @ray.remote(concurrency_groups=[{"name": "io", "max_concurrency": 2}])
+    class Grouped:
+        @ray.method(concurrency_group="io")
+        def read(self):
+            return "read"
+
+    assert ray.get(Grouped.remote().read.remote()) == "read"
+
+
 def test_option_unknown_is_named_in_the_error_with_the_valid_ones(ray: ModuleType) -> None:
     text = r"(?s)Invalid option keyword num_cpu for actors\. .*num_cpus"
     with pytest.raises(ValueError, match=text):
@@ -101,6 +115,15 @@ def test_option_scheduling_strategy_unknown_raises_at_the_call(ray: ModuleType) 
     actor_class = ray.remote(scheduling_strategy="BEST")(Plain)
     with pytest.raises(ValueError):
         actor_class.remote()
+
+
+def test_option_scheduling_strategy_may_be_the_one_node(ray: ModuleType) -> None:
+    strategies = importlib.import_module(f"{ray.__name__}.util.scheduling_strategies")
+    node = ray.get_runtime_context().get_node_id()
+    here = strategies.NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    task = ray.remote(lambda: ray.get_runtime_context().get_node_id())
+    assert ray.get(task.options(scheduling_strategy=here).remote()) == node
+    assert ray.remote(scheduling_strategy=here)(Plain)
 
 
 def actor_with_a_method(ray: ModuleType) -> Any:

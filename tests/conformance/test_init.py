@@ -47,7 +47,7 @@ class TestInOneSession:
 
     def test_init_gives_facts_by_name(self, ray: ModuleType) -> None:
         context = ray.init(ignore_reinit_error=True)
-        for name in ("address", "node_id", "node_ip_address"):
+        for name in ("address", "node_id", "node_ip_address", "session_dir"):
             assert context[name] == context.address_info[name]
             assert isinstance(context[name], str)
         assert context["node_id"] == ray.get_runtime_context().get_node_id()
