@@ -53,6 +53,22 @@ CounterActor = ray.remote(Counter)
 AsynchronousActor = ray.remote(num_cpus=1)(Asynchronous)
 
 
+class Owner:
+    def __init__(self, counter: ActorProxy[Counter]) -> None:
+        self.counter = counter
+
+    def add(self, n: int) -> float:
+        return ray.get(self.counter.add.remote(n))
+
+
+OwnerActor = ray.remote(Owner)
+
+
+@ray.remote
+def use(handle: ActorHandle[Counter], proxy: ActorProxy[Counter]) -> int:
+    return hash(handle) + hash(proxy)
+
+
 @ray.remote
 class Decorated:
     def method(self, n: int) -> int:
@@ -69,6 +85,18 @@ def classes_make_handles() -> None:
     handles.append(handle)
     ray.kill(handle)
     ray.kill(CounterActor.remote())
+
+
+def handles_are_arguments(proxy: ActorProxy[Counter], handle: ActorHandle[Counter]) -> None:
+    counter = CounterActor.remote()
+    use.remote(counter, counter)
+    use.remote(handle, handle)
+    use.remote(handle, proxy)
+    OwnerActor.remote(counter)
+    counters = [CounterActor.remote() for _ in range(3)]
+    total: list[float] = ray.get([counter.add.remote(1) for counter in counters])
+    print(total)
+    use.remote(5, counter)  # expect-error: call-overload
 
 
 def a_decorator_of_a_class_is_seen_by_some_checkers_only() -> None:

@@ -1,7 +1,7 @@
 # pyright: strict
 """What a type checker knows of remote functions: their arguments, and what `.remote()` gives."""
 
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar, assert_type
 
 import numpy as np
@@ -62,6 +62,21 @@ def variadic(*numbers: int, **names: str) -> int:
 @ray.remote
 def long(a: int, b: int, c: int, d: int, e: int, f: int, g: int = 0, h: int = 0) -> int:
     return a + b + c + d + e + f + g + h
+
+
+@ray.remote
+def optional(x: int | None = None, convert: Callable[[int], str] = str) -> None:
+    print(convert(x or 0))
+
+
+@ray.remote
+def inner(numbers: list[ObjectRef[int]]) -> int:
+    return sum(ray.get(numbers))
+
+
+@ray.remote
+def merged(*parts: Floats) -> Floats:
+    return np.concatenate(parts)
 
 
 @ray.remote
@@ -126,6 +141,27 @@ def arguments_may_be_references(
     long.remote(number, 2, number, 4, number, 6)
     long.remote(number, 2, number, 4, number, 6, number, 8)
     generic.remote(number)
+
+
+def arguments_may_be_unpacked_or_inside_others(
+    number: ObjectRef[int],
+    floats: ObjectRef[Floats],
+    pair: tuple[ObjectRef[Floats], ObjectRef[Floats]],
+    mixed: list[Floats | ObjectRef[Floats]],
+    options: dict[str, Any],
+) -> None:
+    refs = [merged.remote(floats) for _ in range(3)]
+    merged.remote(*refs)
+    merged.remote(floats, *mixed)
+    arrays.remote(*refs, **options)
+    arrays.remote(*pair, 2)
+    inner.remote([number, number])
+    optional.remote(None)
+    optional.remote(number, lambda i: f"{i}")
+    optional.remote(x=number)
+    while refs:
+        done, refs = ray.wait(refs)
+        assert_type(ray.get(done[0]), Floats)
 
 
 def arguments_by_position_are_checked(
