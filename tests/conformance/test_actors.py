@@ -444,6 +444,35 @@ def test_num_returns_splits_what_a_method_returns(ray: ModuleType) -> None:
         ray.get(pair.three.options(num_returns=2).remote())
 
 
+def test_method_decorator_without_options_changes_nothing(ray: ModuleType) -> None:
+    @ray.remote
+    class Doubler:
+        @ray.method
+        def double(self, n):
+            return 2 * n
+
+        @ray.method()
+        def four_times(self, n):
+            return 2 * self.double(n)
+
+    assert ray.get(Doubler.remote().four_times.remote(3)) == 12
+    with pytest.raises(AssertionError):
+        ray.method(2)
+
+
+def test_actor_types_take_the_class_as_their_argument(ray: ModuleType) -> None:
+    class Plain:
+        def value(self):
+            return 5
+
+    actor_class: ray.actor.ActorClass[Plain] = ray.remote(Plain)
+    handle: ray.actor.ActorHandle[Plain] = actor_class.remote()
+    proxy: ray.actor.ActorProxy[Plain] = handle
+    assert ray.get(proxy.value.remote()) == 5
+    for generic in (ray.actor.ActorClass, ray.actor.ActorHandle, ray.actor.ActorProxy):
+        assert "Plain" in repr(generic[Plain])
+
+
 def test_no_returns_are_no_reference(ray: ModuleType) -> None:
     counter = counter_class(ray).remote()
     assert counter.add.options(num_returns=0).remote(1) is None
