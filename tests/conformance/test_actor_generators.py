@@ -733,8 +733,9 @@ def test_yielded_reference_of_a_method_arrives_as_a_reference(ray: ModuleType) -
     @ray.remote
     class Refs:
         def refs(self):
-            yield ray.put(1)
-            yield ray.remote(lambda: 2).remote()
+            self.kept = [ray.put(1), ray.remote(lambda: 2).remote()]  # Ray may lose them in between
+            yield self.kept[0]
+            yield self.kept[1]
 
     actor = Refs.remote()
     assert [ray.get(ray.get(ref)) for ref in actor.refs.remote()] == [1, 2]
@@ -818,7 +819,8 @@ def test_crash_of_an_actor_that_restarts_ends_the_stream_but_not_the_actor(
     (last,) = stream
     with pytest.raises(ray.exceptions.ActorUnavailableError):
         ray.get(last, timeout=30)
-    assert values(ray, actor.count.remote(2)) == [0, 1]
+    again = actor.count.options(max_task_retries=-1)  # on Ray it may come too early
+    assert values(ray, again.remote(2)) == [0, 1]
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
@@ -831,7 +833,7 @@ def test_crash_with_task_retries_delivers_each_item_once(
         if begin() == 1:
             os._exit(1)
 
-    actor = generating(ray, way, max_restarts=1, max_task_retries=1).remote()
+    actor = generating(ray, way, max_restarts=1, max_task_retries=-1).remote()
     stream = actor.die.remote(gate.path, die_once)
     assert ray.get(next(stream), timeout=30) == 0
     gate.meet()
