@@ -443,7 +443,11 @@ def test_actor_that_may_be_restarted_starts_anew_when_killed_so() -> None:
 def test_actor_that_nobody_can_call_ends_and_its_instance_goes() -> None:
     counter = Counter.options(name="short").remote()
     instances: weakref.WeakSet[Any] = weakref.WeakSet()
-    instances.update(thing for thing in gc.get_objects() if type(thing).__name__ == "Counter")
+    instances.update(
+        thing
+        for thing in gc.get_objects()
+        if (type(thing).__module__, type(thing).__name__) == (__name__, "Counter")
+    )
     assert len(instances) == 1
     del counter
     assert eventually(lambda: ray.util.list_named_actors() == [] and not instances)
