@@ -21,6 +21,7 @@ from ray_lite.certificate import read_certificate
 from ray_lite.exceptions import (
     RaySystemError,
     TaskCancelledError,
+    dumps_error,
 )
 from ray_lite.remote import Mode
 from ray_lite.returns import Returns
