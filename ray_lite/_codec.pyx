@@ -60,6 +60,11 @@ from libc.string cimport memcpy, memset
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
 
+cdef extern from "numpy/ndarraytypes.h":
+    ctypedef struct Fields "PyArrayObject_fields":
+        void *weakreflist
+        void *_buffer_info
+
 cdef extern from "numpy/arrayobject.h":
     # Steals a reference to `descr`, which is why numpy's own pxd leaves it out.
     object PyArray_NewFromDescr(
@@ -372,6 +377,30 @@ cdef Encoded encode_buffer(uint32_t kind, object value):
     return result
 
 
+cdef void *own_memory(object value) noexcept:
+    if type(value) is not cnp.ndarray:
+        return NULL
+    cdef cnp.ndarray array = value
+    if <size_t>cnp.PyArray_NBYTES(array) < LARGE_NBYTES or not is_contiguous(array):
+        return NULL
+    if not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_OWNDATA) or cnp.PyArray_BASE(array) != NULL:
+        return NULL
+    cdef Fields *fields = <Fields *><void *>array
+    if fields.weakreflist != NULL or fields._buffer_info != NULL:
+        return NULL
+    return cnp.PyArray_DATA(array)
+
+
+cdef size_t write_large_head(object value, char *dest) except? 0:
+    cdef cnp.ndarray array = value
+    dtype_text = describe_dtype(array)
+    if dtype_text is None or array_head_nbytes(array, dtype_text) > HEAD_ROOM:
+        return 0
+    memset(dest, 0, HEAD_ROOM)
+    write_array_head(dest, array, dtype_text, HEAD_ROOM)
+    return HEAD_ROOM + <size_t>cnp.PyArray_NBYTES(array)
+
+
 cdef Encoded encode_array(cnp.ndarray array):
     """Return `array` as KIND_ARRAY, or None if its elements are not plain memory."""
     dtype_text = describe_dtype(array)
@@ -379,7 +408,10 @@ cdef Encoded encode_array(cnp.ndarray array):
         return None
     head = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>array_head_nbytes(array, dtype_text))
     cdef Encoded result = encoded_lead(KIND_ARRAY, head)
-    cdef size_t data_offset = append_piece(result, array, <size_t>cnp.PyArray_NBYTES(array))
+    cdef size_t nbytes = <size_t>cnp.PyArray_NBYTES(array)
+    if nbytes >= LARGE_NBYTES and result.nbytes < HEAD_ROOM:
+        result.nbytes = HEAD_ROOM  # as where it is not copied: equal values, equal payloads
+    cdef size_t data_offset = append_piece(result, array, nbytes)
     write_array_head(PyBytes_AS_STRING(head), array, dtype_text, data_offset)
     return result
 

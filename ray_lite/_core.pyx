@@ -15,7 +15,18 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from ray_lite._codec cimport Encoded, decode_at, decode_call_at
+from cpython.object cimport PyObject
+
+from ray_lite._codec cimport (
+    HEAD_ROOM,
+    KIND_ARRAY,
+    Encoded,
+    decode_at,
+    decode_call_at,
+    own_memory,
+    encode,
+    write_large_head,
+)
 
 import os
 
@@ -316,6 +327,48 @@ cdef class Session:
             return stored
         stored.value.block = self.fill(encoded.nbytes)
         encoded.write_to(<char *>rl_arena_bytes(&self.s, stored.value.block))
+        return stored
+
+    def use_private_memory(self):
+        """Return the memory of this process's own arrays, made now: see _numpy_alloc."""
+        if self.private is None:
+            self.private = PrivateMemory(self)
+        return self.private
+
+    def store_owned(self, Owned owned not None, uint32_t others):
+        """As `store`, of a value that is given up: one in private memory is not copied.
+
+        Args:
+            owned: The value.
+            others: How many more references to it there are that are known never to be used.
+        """
+        stored = self.store_in_place(owned, others)
+        return self.store(encode(owned.value)) if stored is None else stored
+
+    cdef Stored store_in_place(self, Owned owned, uint32_t others):
+        """Store an array where it is; None: somebody could change it, or it is elsewhere."""
+        if self.private is None:
+            return None
+        cdef void *memory = own_memory(owned.value)
+        if memory == NULL or (<PyObject *>owned.value).ob_refcnt != <Py_ssize_t>(1 + others):
+            return None
+        cdef uint32_t block = rl_private_block(&self.private.table, memory)
+        if block == RL_NIL:
+            return None
+        cdef size_t nbytes = write_large_head(owned.value, <char *>memory - HEAD_ROOM)
+        if nbytes == 0:
+            return None
+        cdef Stored stored = Stored.__new__(Stored)
+        stored.session = self
+        stored.refs = []
+        stored.array = owned.value
+        stored.memory = memory
+        stored.value.kind = KIND_ARRAY
+        stored.value.block = block
+        stored.value.nbytes = nbytes
+        stored.value.in_place = 1
+        stored.value.kept = &stored.kept
+        owned.value = None
         return stored
 
     def put(self, Encoded encoded not None):
@@ -819,6 +872,7 @@ cdef class Session:
             "capacity": usage.capacity, "free": usage.free_bytes, "largest": usage.largest,
             "peak": usage.peak, "objects": control.objects_live, "tasks": control.tasks_live,
             "finished": control.tasks_finished, "repairs": control.lock.repairs,
+            "sealed_in_place": control.sealed_in_place, "copied": control.copied,
         }
 
     def broken_invariant(self):
@@ -1104,6 +1158,76 @@ cdef InlinePin pin_inline(const uint8_t *bytes, size_t nbytes):
     return pin
 
 
+# ---- private memory ----
+
+@cython.final
+cdef class PrivateMemory:
+    """Memory of the store in which this process computes; see csrc/rl_private.h.
+
+    Lives as long as anything in it, and so does the mapping.
+    """
+
+    def __cinit__(self, Session session not None):
+        check(rl_private_open(&self.table, &session.s))
+        self.opened = True
+        self.session = session
+
+    def __dealloc__(self):
+        if self.opened:
+            rl_private_close(&self.table)
+
+    cdef void *alloc(self, size_t nbytes) noexcept nogil:
+        return rl_private_alloc(&self.table, nbytes)
+
+    cdef bint owns(self, const void *memory) noexcept nogil:
+        cdef const uint8_t *rw = self.session.s.map.rw
+        return rw <= <const uint8_t *>memory < rw + self.session.s.map.data_size
+
+    cdef size_t size(self, const void *memory) noexcept nogil:
+        return rl_private_size(&self.table, memory)
+
+    cdef void free(self, void *memory) noexcept nogil:
+        rl_private_free(&self.table, memory)
+
+    @property
+    def in_use(self):
+        """Whether there is an array in it."""
+        return self.table.count != 0
+
+    @property
+    def nbytes(self):
+        """Bytes that are no values yet."""
+        return self.table.nbytes
+
+    def copy_after_fork(self):
+        """In a forked child, while its parent stands still: make it the child's own."""
+        check(rl_private_copy(&self.table))
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Owned:
+    """A value and nothing else that holds it, but what the value itself is part of."""
+
+    def __cinit__(self, value):
+        self.value = value
+
+    @staticmethod
+    def next(items):
+        """Take the next value of an iterator; StopIteration at the end."""
+        return Owned(next(items))
+
+    @property
+    def value(self):
+        """The value."""
+        return self.value
+
+    @property
+    def has_own_memory(self):
+        """Whether it is a large array that nothing but references to itself leads to."""
+        return own_memory(self.value) != NULL
+
+
 # ---- values on their way ----
 
 @cython.final
@@ -1115,14 +1239,30 @@ cdef class Stored:
         self.value.block = RL_NIL
 
     def __dealloc__(self):
-        if self.session is not None and self.value.block != RL_NIL:
+        if self.session is not None and self.value.block != RL_NIL and self.memory == NULL:
             rl_arena_abandon(&self.session.s, self.value.block)
         free(self.handles)
 
     cdef int taken(self) except -1:
         """The block belongs to an object now."""
         self.value.block = RL_NIL
+        if self.memory != NULL:
+            rl_private_sealed(&self.session.private.table, self.memory, self.kept)
+            self.array = None
         return tell_moved(self.moves)
+
+    cdef int keep(self, rl_handle object) except -1:
+        """It is about to become this object, which the caller's task names."""
+        if self.memory != NULL:
+            rl_object_hold(&self.session.s, object)
+            self.kept = object
+        return 0
+
+    cdef int refused(self, int rc) except -1:
+        """It became no object: undo keep; raise."""
+        if self.memory != NULL and rc != 0:
+            rl_object_release(&self.session.s, self.kept)
+        return check(rc)
 
     @property
     def nbytes(self):
@@ -1254,7 +1394,9 @@ cdef class Job:
         """Make return value i visible."""
         if i >= self.job.nreturns:
             raise IndexError(i)
-        check(rl_task_return(&self.session.s, self.job.task, self.returns_[i], &value.value))
+        value.keep(self.returns_[i])
+        value.refused(
+            rl_task_return(&self.session.s, self.job.task, self.returns_[i], &value.value))
         value.taken()
 
     def finish(self):
@@ -1267,7 +1409,9 @@ cdef class Job:
         """Give return value i, the last that was open, and end the task."""
         if i >= self.job.nreturns:
             raise IndexError(i)
-        check(rl_task_finish(&self.session.s, self.job.task, self.returns_[i], &value.value))
+        value.keep(self.returns_[i])
+        value.refused(
+            rl_task_finish(&self.session.s, self.job.task, self.returns_[i], &value.value))
         value.taken()
 
     def open_returns(self):
@@ -1281,13 +1425,24 @@ cdef class Job:
         if array == NULL:
             raise MemoryError()
         try:
+            self.keep_all(values)
             for i in range(n):
                 array[i] = (<Stored?>values[i]).value
-            check(rl_task_conclude(&self.session.s, self.job.task, array, n))
+            rc = rl_task_conclude(&self.session.s, self.job.task, array, n)
+            for value in values:
+                (<Stored>value).refused(rc)
+            check(rc)
         finally:
             free(array)
         for value in values:
             (<Stored>value).taken()
+
+    cdef int keep_all(self, list values) except -1:
+        """As Stored.keep, for one value to each open return value."""
+        if any((<Stored?>value).memory != NULL for value in values):
+            for i, value in zip(self.open_returns(), values):
+                (<Stored>value).keep(self.returns_[i])
+        return 0
 
     @property
     def is_actor(self):

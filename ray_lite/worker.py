@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from ray_lite import _core, session
+from ray_lite import _core, private_memory, session
 from ray_lite.actor_worker import ActorWorker
 from ray_lite.exceptions import RaySystemError
 from ray_lite.remote import Export
@@ -91,6 +91,7 @@ def _exit(error: SystemExit) -> None:
 def main(core: _core.Session, namespace: str, set_title: Any) -> None:
     """Be a worker until the end."""
     session.join_as_worker(core, namespace)
+    private_memory.switch_on(core)
     try:
         Worker(core, set_title).run()
     finally:
