@@ -60,11 +60,12 @@ void rl_private_close(rl_private_table *t)
     pthread_mutex_destroy(&t->mutex);
 }
 
-/* Count `nbytes` more, unless that is more than the share. */
-static int reserve_share(rl_private_table *t, uint64_t nbytes)
+/* Count `nbytes` more; 0, and nothing is counted, if that is more than the share and not
+ * `asked_for`. */
+static int reserve_share(rl_private_table *t, uint64_t nbytes, int asked_for)
 {
     uint64_t before = atomic_fetch_add_explicit(&t->nbytes, nbytes, memory_order_relaxed);
-    if (before + nbytes <= t->s->map.data_size / RL_PRIVATE_SHARE) return 1;
+    if (asked_for || before + nbytes <= t->s->map.data_size / RL_PRIVATE_SHARE) return 1;
     atomic_fetch_sub_explicit(&t->nbytes, nbytes, memory_order_relaxed);
     return 0;
 }
@@ -75,30 +76,29 @@ static void give_share(rl_private_table *t, uint64_t nbytes)
 }
 
 /* 0 if the table is too full for a short search. */
-static int insert(rl_private_table *t, void *memory, uint64_t nbytes, uint32_t block)
+static int insert(rl_private_table *t, const rl_private *entry)
 {
     pthread_mutex_lock(&t->mutex);
     int fits = t->count < RL_MOST_PRIVATE / 2;
     if (fits) {
-        uint32_t i = place_of(memory);
+        uint32_t i = place_of(entry->memory);
         while (t->places[i].memory) i = next_place(i);
-        t->places[i] = (rl_private){
-            .memory = memory, .nbytes = nbytes, .block = block, .object = {.index = RL_NIL}};
+        t->places[i] = *entry;
         t->count++;
     }
     pthread_mutex_unlock(&t->mutex);
     return fits;
 }
 
-void *rl_private_alloc(rl_private_table *t, uint64_t nbytes)
+void *rl_private_alloc(rl_private_table *t, uint64_t nbytes, int asked_for)
 {
-    uint32_t block;
+    rl_private p = {.nbytes = nbytes, .asked_for = asked_for, .object = {.index = RL_NIL}};
     if (rl_is_detached(t->s) || nbytes > t->s->map.data_size) return NULL;
-    if (!reserve_share(t, nbytes)) return NULL;
-    if (rl_arena_fill(t->s, RL_HEAD_ROOM + nbytes, &block) == 0) {
-        void *memory = rl_arena_bytes(t->s, block) + RL_HEAD_ROOM;
-        if (insert(t, memory, nbytes, block)) return memory;
-        rl_arena_abandon(t->s, block);
+    if (!reserve_share(t, nbytes, asked_for)) return NULL;
+    if (rl_arena_fill(t->s, RL_HEAD_ROOM + nbytes, &p.block) == 0) {
+        p.memory = rl_arena_bytes(t->s, p.block) + RL_HEAD_ROOM;
+        if (insert(t, &p)) return p.memory;
+        rl_arena_abandon(t->s, p.block);
     }
     give_share(t, nbytes);
     return NULL;
@@ -130,11 +130,12 @@ uint64_t rl_private_size(rl_private_table *t, const void *memory)
     return nbytes;
 }
 
-uint32_t rl_private_block(rl_private_table *t, const void *memory)
+uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for)
 {
     pthread_mutex_lock(&t->mutex);
     const rl_private *p = rl_is_detached(t->s) ? NULL : find(t, memory);
-    uint32_t block = p && !is_sealed(p) ? p->block : RL_NIL;
+    int fits = p && !is_sealed(p) && p->asked_for == asked_for;
+    uint32_t block = fits ? p->block : RL_NIL;
     pthread_mutex_unlock(&t->mutex);
     return block;
 }

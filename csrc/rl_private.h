@@ -9,8 +9,9 @@
  * LIFE       PRIVATE -> free            rl_private_free()
  *            PRIVATE -> SEALED -> free  rl_private_sealed(): from then on the memory is a holder of
  *                                       the object, until rl_private_free() lets go of it.
- * LIMIT      All private blocks of a process take at most one part in RL_PRIVATE_SHARE of the store;
- *            beyond, or when the store is full, the caller takes memory from elsewhere.
+ * LIMIT      Private blocks that nobody asked for are not made once those of the process take one part
+ *            in RL_PRIVATE_SHARE of the store; then, or when the store is full, the caller takes memory
+ *            from elsewhere.
  * FORK       Memory that is not shared is copied by a fork. So rl_private_copy(), in the child and
  *            while the parent stands still, puts private copies in the place of all of it.
  * LOCAL      The table of them is the process's own: a death needs no repair. Its mutex is never held
@@ -27,6 +28,7 @@ typedef struct rl_private {
     void *memory; /* NULL: an unused place of the table */
     uint64_t nbytes;
     uint32_t block;
+    int asked_for;
     rl_handle object; /* index RL_NIL: not sealed yet */
 } rl_private;
 
@@ -42,8 +44,9 @@ typedef struct rl_private_table {
 int rl_private_open(rl_private_table *t, rl_session *s);
 void rl_private_close(rl_private_table *t);
 
-/* Memory for `nbytes` > 0, aligned to RL_ALIGN; NULL: LIMIT, or the session is over. */
-void *rl_private_alloc(rl_private_table *t, uint64_t nbytes);
+/* Memory for `nbytes` > 0, aligned to RL_ALIGN; NULL: LIMIT, or the session is over. `asked_for`: who
+ * has it knows that it becomes read-only when it is stored. */
+void *rl_private_alloc(rl_private_table *t, uint64_t nbytes, int asked_for);
 
 /* Give memory back. Returns 0 if it did not come from rl_private_alloc(). */
 int rl_private_free(rl_private_table *t, void *memory);
@@ -51,8 +54,9 @@ int rl_private_free(rl_private_table *t, void *memory);
 /* Length of memory that came from rl_private_alloc(), else 0. */
 uint64_t rl_private_size(rl_private_table *t, const void *memory);
 
-/* The private block whose memory starts here and which is not sealed; RL_NIL otherwise. */
-uint32_t rl_private_block(rl_private_table *t, const void *memory);
+/* The private block whose memory starts here and which is not sealed, one that was `asked_for` or
+ * one that was not; RL_NIL otherwise. */
+uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for);
 
 /* The block belongs to `object` now, which this process holds once for the memory's sake. */
 void rl_private_sealed(rl_private_table *t, const void *memory, rl_handle object);

@@ -44,6 +44,10 @@ cdef enum:
 # subclass, with memory of its own, contiguous, never exported as a buffer, not weakly referenced;
 # NULL for every other object.
 cdef void *own_memory(object value) noexcept
+# The memory of an array that is a view of all of the only other array on that memory, which owns
+# it; NULL for every other object. `freeze` makes both read-only.
+cdef void *frozen_memory(object value) noexcept
+cdef int freeze(object array) except -1
 # Write the head of such an array to dest[0:HEAD_ROOM]. Returns its payload's length; 0: its dtype is
 # nothing that a head can carry.
 cdef size_t write_large_head(object array, char *dest) except? 0

@@ -52,6 +52,7 @@ from cpython.bytearray cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport SIZE_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -389,6 +390,27 @@ cdef void *own_memory(object value) noexcept:
     if fields.weakreflist != NULL or fields._buffer_info != NULL:
         return NULL
     return cnp.PyArray_DATA(array)
+
+
+cdef void *frozen_memory(object value) noexcept:
+    if type(value) is not cnp.ndarray:
+        return NULL
+    cdef cnp.ndarray array = value
+    cdef PyObject *base = <PyObject *>cnp.PyArray_BASE(array)
+    if base == NULL or (<Fields *><void *>array)._buffer_info != NULL:
+        return NULL
+    if base.ob_refcnt != 1 or not is_contiguous(array):
+        return NULL
+    cdef void *memory = own_memory(<object>base)
+    if memory != cnp.PyArray_DATA(array):
+        return NULL
+    return memory if cnp.PyArray_NBYTES(array) == cnp.PyArray_NBYTES(<object>base) else NULL
+
+
+cdef int freeze(object array) except -1:
+    cnp.PyArray_CLEARFLAGS(array.base, cnp.NPY_ARRAY_WRITEABLE)
+    cnp.PyArray_CLEARFLAGS(array, cnp.NPY_ARRAY_WRITEABLE)
+    return 0
 
 
 cdef size_t write_large_head(object value, char *dest) except? 0:

@@ -159,10 +159,10 @@ cdef extern from "rl_private.h" nogil:
         uint64_t nbytes
     int rl_private_open(rl_private_table *t, rl_session *s)
     void rl_private_close(rl_private_table *t)
-    void *rl_private_alloc(rl_private_table *t, uint64_t nbytes)
+    void *rl_private_alloc(rl_private_table *t, uint64_t nbytes, int asked_for)
     int rl_private_free(rl_private_table *t, void *memory)
     uint64_t rl_private_size(rl_private_table *t, const void *memory)
-    uint32_t rl_private_block(rl_private_table *t, const void *memory)
+    uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for)
     void rl_private_sealed(rl_private_table *t, const void *memory, rl_handle object)
     int rl_private_copy(rl_private_table *t)
 
@@ -286,6 +286,8 @@ cdef class Session:
 
     cdef uint32_t fill(self, size_t nbytes) except *
     cdef Stored store_in_place(self, Owned owned, uint32_t others)
+    cdef Stored store_frozen(self, object value)
+    cdef Stored sealed_at(self, void *memory, uint32_t block, object owner, object array)
     cdef ObjectRef adopt(self, rl_handle h)
     cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
                       bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
@@ -310,8 +312,9 @@ cdef class PrivateMemory:
     cdef rl_private_table table
     cdef bint opened
     cdef Session session       # keeps the mapping
+    cdef object __weakref__
 
-    cdef void *alloc(self, size_t nbytes) noexcept nogil
+    cdef void *alloc(self, size_t nbytes, bint asked_for) noexcept nogil
     cdef bint owns(self, const void *memory) noexcept nogil
     cdef size_t size(self, const void *memory) noexcept nogil
     cdef void free(self, void *memory) noexcept nogil

@@ -23,6 +23,8 @@ from ray_lite._codec cimport (
     Encoded,
     decode_at,
     decode_call_at,
+    freeze,
+    frozen_memory,
     own_memory,
     encode,
     write_large_head,
@@ -252,6 +254,7 @@ cdef class Session:
 
     def detach(self):
         """In a forked child: forget the session without touching shared memory."""
+        self.private = None  # which its arrays keep, and that keeps this
         rl_session_detach(&self.s)
 
     def end(self):
@@ -329,10 +332,14 @@ cdef class Session:
         encoded.write_to(<char *>rl_arena_bytes(&self.s, stored.value.block))
         return stored
 
-    def use_private_memory(self):
-        """Return the memory of this process's own arrays, made now: see _numpy_alloc."""
-        if self.private is None:
-            self.private = PrivateMemory(self)
+    @property
+    def private_memory(self):
+        """Where this process's own arrays are: a PrivateMemory, or None."""
+        return self.private
+
+    def open_private_memory(self):
+        """Make it."""
+        self.private = PrivateMemory(self)
         return self.private
 
     def store_owned(self, Owned owned not None, uint32_t others):
@@ -343,7 +350,12 @@ cdef class Session:
             others: How many more references to it there are that are known never to be used.
         """
         stored = self.store_in_place(owned, others)
-        return self.store(encode(owned.value)) if stored is None else stored
+        return self.store_value(owned.value) if stored is None else stored
+
+    def store_value(self, value):
+        """As `store`, of any value: an array that was asked for in the store is not copied."""
+        stored = self.store_frozen(value)
+        return self.store(encode(value)) if stored is None else stored
 
     cdef Stored store_in_place(self, Owned owned, uint32_t others):
         """Store an array where it is; None: somebody could change it, or it is elsewhere."""
@@ -352,23 +364,45 @@ cdef class Session:
         cdef void *memory = own_memory(owned.value)
         if memory == NULL or (<PyObject *>owned.value).ob_refcnt != <Py_ssize_t>(1 + others):
             return None
-        cdef uint32_t block = rl_private_block(&self.private.table, memory)
+        cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
         if block == RL_NIL:
             return None
-        cdef size_t nbytes = write_large_head(owned.value, <char *>memory - HEAD_ROOM)
+        stored = self.sealed_at(memory, block, owned.value, owned.value)
+        if stored is not None:
+            owned.value = None
+        return stored
+
+    cdef Stored store_frozen(self, object value):
+        """Store an array that was asked for in the store where it is, and make it read-only.
+
+        None: it is elsewhere, or some view beside it could still change it.
+        """
+        cdef void *memory = frozen_memory(value)
+        if memory == NULL or self.private is None:
+            return None
+        cdef uint32_t block = rl_private_block(&self.private.table, memory, 1)
+        if block == RL_NIL:
+            return None
+        stored = self.sealed_at(memory, block, value.base, value)
+        if stored is not None:
+            freeze(value)
+        return stored
+
+    cdef Stored sealed_at(self, void *memory, uint32_t block, object owner, object array):
+        """The value `array` in the block of `memory`, which `owner` keeps; None: it has no head."""
+        cdef size_t nbytes = write_large_head(array, <char *>memory - HEAD_ROOM)
         if nbytes == 0:
             return None
         cdef Stored stored = Stored.__new__(Stored)
         stored.session = self
         stored.refs = []
-        stored.array = owned.value
+        stored.array = owner
         stored.memory = memory
         stored.value.kind = KIND_ARRAY
         stored.value.block = block
         stored.value.nbytes = nbytes
         stored.value.in_place = 1
         stored.value.kept = &stored.kept
-        owned.value = None
         return stored
 
     def put(self, Encoded encoded not None):
@@ -1176,8 +1210,8 @@ cdef class PrivateMemory:
         if self.opened:
             rl_private_close(&self.table)
 
-    cdef void *alloc(self, size_t nbytes) noexcept nogil:
-        return rl_private_alloc(&self.table, nbytes)
+    cdef void *alloc(self, size_t nbytes, bint asked_for) noexcept nogil:
+        return rl_private_alloc(&self.table, nbytes, asked_for)
 
     cdef bint owns(self, const void *memory) noexcept nogil:
         cdef const uint8_t *rw = self.session.s.map.rw

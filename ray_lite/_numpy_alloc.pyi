@@ -1,8 +1,12 @@
 """numpy's memory from the store. See _numpy_alloc.pyx."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ray_lite._core import PrivateMemory
 
-def handler_of(memory: PrivateMemory) -> Any: ...
+T = TypeVar("T")
+
+def handler_of(memory: PrivateMemory, asked_for: bool) -> Any: ...
 def install(handler: Any) -> Any: ...
+def call_with(handler: Any, make: Callable[..., T], *args: Any) -> T: ...

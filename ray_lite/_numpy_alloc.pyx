@@ -49,6 +49,7 @@ cdef size_t MOST_CLEARED = 64 << 20
 
 cdef struct Context:
     void *memory         # the PrivateMemory
+    bint asked_for       # the arrays are to become read-only when they are stored
     Allocator *fallback
 
 
@@ -56,7 +57,7 @@ cdef void *take(void *ctx, size_t size) noexcept nogil:
     cdef Context *context = <Context *>ctx
     cdef void *memory = NULL
     if size >= LARGE_NBYTES:
-        memory = (<PrivateMemory>context.memory).alloc(size)
+        memory = (<PrivateMemory>context.memory).alloc(size, context.asked_for)
     if memory != NULL:
         return memory
     return context.fallback.malloc(context.fallback.ctx, size)
@@ -66,7 +67,7 @@ cdef void *take_cleared(void *ctx, size_t count, size_t size) noexcept nogil:
     cdef Context *context = <Context *>ctx
     cdef void *memory = NULL
     if size and LARGE_NBYTES // size <= count <= MOST_CLEARED // size:
-        memory = (<PrivateMemory>context.memory).alloc(count * size)
+        memory = (<PrivateMemory>context.memory).alloc(count * size, context.asked_for)
     if memory != NULL:
         memset(memory, 0, count * size)
         return memory
@@ -106,13 +107,19 @@ cdef void drop(PyObject *capsule) noexcept:
     Py_DECREF(<object>PyCapsule_GetContext(<object>capsule))
 
 
-def handler_of(PrivateMemory memory not None):
-    """Return a handler whose large arrays are in `memory`; numpy knows it as a capsule."""
+def handler_of(PrivateMemory memory not None, bint asked_for):
+    """Return a handler whose large arrays are in `memory`; numpy knows it as a capsule.
+
+    Args:
+        memory: Of this process.
+        asked_for: Whether who asks for an array knows that it becomes read-only when it is stored.
+    """
     cdef _Installed installed = _Installed()
     installed.memory = memory
     installed.before = PyDataMem_GetHandler()
     cdef Handler *fallback = <Handler *>PyCapsule_GetPointer(installed.before, CAPSULE)
     installed.context.memory = <void *>memory
+    installed.context.asked_for = asked_for
     installed.context.fallback = &fallback.allocator
     strcpy(installed.handler.name, "ray_lite")
     installed.handler.version = 1
@@ -130,3 +137,12 @@ def handler_of(PrivateMemory memory not None):
 def install(handler):
     """Have numpy call `handler` in this context from now on; return the one that it called."""
     return PyDataMem_SetHandler(handler)
+
+
+def call_with(handler, make, *args):
+    """Return `make(*args)`, with numpy calling `handler` meanwhile."""
+    before = PyDataMem_SetHandler(handler)
+    try:
+        return make(*args)
+    finally:
+        PyDataMem_SetHandler(before)

@@ -1,11 +1,12 @@
 """numpy's arrays in the store, for this process: switched on, and kept right over a fork.
 
-Owns when numpy is given the store's memory (in workers, unless RAY_LITE_ZERO_COPY=0), the arrays that
-a user asks for by name (`empty` and its like, in any process), and what a fork does to such memory. It
-must not know when an array is stored without a copy: returns.py, _core.Session.
+Owns when numpy is given the store's memory (in workers, unless RAY_LITE_ZERO_COPY=0), and what a fork
+does to such memory. It must not know when an array is stored without a copy: returns.py,
+_core.Session.
 """
 
 import os
+import weakref
 from typing import Final
 
 from ray_lite import _core, _numpy_alloc
@@ -17,12 +18,21 @@ def switch_on(core: _core.Session) -> None:
     """Have numpy take large arrays of this context from the store."""
     if os.environ.get(SWITCH, "1") == "0":
         return
-    memory = core.use_private_memory()
-    _numpy_alloc.install(_numpy_alloc.handler_of(memory))
+    memory = share_no_more_after_fork(core)
+    _numpy_alloc.install(_numpy_alloc.handler_of(memory, asked_for=False))
+
+
+def share_no_more_after_fork(core: _core.Session) -> _core.PrivateMemory:
+    """Return the private memory of this process, which forks right from now on."""
+    memory = core.private_memory
+    if memory is not None:
+        return memory
+    memory = core.open_private_memory()
     fork = _Fork(memory)
     os.register_at_fork(
         before=fork.before, after_in_child=fork.after_in_child, after_in_parent=fork.after_in_parent
     )
+    return memory
 
 
 class _Fork:
@@ -36,18 +46,21 @@ class _Fork:
 
     def __init__(self, memory: _core.PrivateMemory) -> None:
         """Nothing is under way."""
-        self._memory = memory
+        #: Not kept alive: the hooks of a process stay for ever.
+        self._memory = weakref.ref(memory)
         self._ends: tuple[int, int] | None = None
 
     def before(self) -> None:
         """Make the pipe whose end the parent will wait for."""
-        if self._memory.in_use:
+        memory = self._memory()
+        if memory is not None and memory.in_use:
             self._ends = os.pipe()
 
     def after_in_child(self) -> None:
         """Copy, then let the parent go on."""
-        if self._ends is not None:
-            self._memory.copy_after_fork()
+        memory = self._memory()
+        if self._ends is not None and memory is not None:
+            memory.copy_after_fork()
             self._close()
 
     def after_in_parent(self) -> None:
