@@ -129,6 +129,20 @@ int rl_actor_kill(rl_session *s, rl_handle actor, uint32_t kill)
     return err;
 }
 
+/* ---- live calls ---- */
+
+void rl_actor_count(rl_mapping *m, uint32_t actor, uint32_t submitter, int n)
+{
+    m->actors[actor].calls += (uint32_t)n;
+    m->actors[actor].calls_of[submitter] += (uint32_t)n;
+}
+
+int rl_actor_is_full(const rl_mapping *m, uint32_t actor, uint32_t submitter)
+{
+    const rl_actor *a = &m->actors[actor];
+    return a->most_calls && a->calls_of[submitter] >= a->most_calls;
+}
+
 /* ---- mailboxes ---- */
 
 void rl_mailbox_add(rl_mapping *m, uint32_t actor, uint32_t call)
@@ -199,6 +213,7 @@ void rl_actor_rebuild_begin(rl_mapping *m)
         a->task = a->head = a->tail = RL_NIL;
         a->calls = 0;
         atomic_store_explicit(&a->untaken, 0, memory_order_relaxed);
+        memset(a->calls_of, 0, sizeof(a->calls_of));
     }
     rl_table_rebuild_begin(&m->control->actors);
 }
@@ -250,6 +265,9 @@ const char *rl_actor_check(const rl_mapping *m)
         if (a->task >= m->control->tasks.high_water || m->tasks[a->task].mailbox != i) {
             return "actor: its task is another's (A1)";
         }
+        uint32_t calls = 0;
+        for (uint32_t k = 0; k < RL_MAX_SLOTS; k++) calls += a->calls_of[k];
+        if (calls != a->calls) return "actor: a call has no submitter (A3)";
         const char *broken = check_mailbox(m, a);
         if (broken) return broken;
         for (uint32_t k = a->head; k != RL_NIL; k = m->tasks[k].next) in_mailboxes++;

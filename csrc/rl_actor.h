@@ -8,7 +8,8 @@
  * INVARIANTS
  *   A1  A record is in use <=> a live task has it as `mailbox`; `task` is that task (derived).
  *   A2  The mailbox holds the calls that are WAITING or READY, in the order of submission (derived).
- *   A3  calls == live calls of the actor's object, whatever their state (derived).
+ *   A3  calls == live calls of the actor's object, whatever their state (derived); calls_of[k] of
+ *       them were submitted from slot k, by whoever had it then.
  *   A4  untaken == items in the streams of its calls, also of calls that are over (derived).
  *   A5  No two actors in use have the same name in the same namespace, but "".
  * ORDER      Of an ORDERED actor, a call runs when no older call of the same submitter waits for an
@@ -53,6 +54,10 @@ uint32_t rl_actor_make(rl_mapping *m, uint32_t task, const rl_actor_spec *spec);
 void rl_actor_free(rl_mapping *m, uint32_t actor);
 /* The live actor whose object is `object`, or RL_NIL. */
 uint32_t rl_actor_of(const rl_mapping *m, uint32_t object);
+/* Count a call of `submitter` that is live from now on (n = 1), or until now (n = -1). */
+void rl_actor_count(rl_mapping *m, uint32_t actor, uint32_t submitter, int n);
+/* Has `submitter` as many calls live as it may have? */
+int rl_actor_is_full(const rl_mapping *m, uint32_t actor, uint32_t submitter);
 /* Put a call into the mailbox, by its place in the order of submission; or take it out. */
 void rl_mailbox_add(rl_mapping *m, uint32_t actor, uint32_t call);
 void rl_mailbox_remove(rl_mapping *m, uint32_t actor, uint32_t call);

@@ -262,12 +262,13 @@ typedef struct rl_actor {
     uint32_t head, tail;   /* derived: mailbox, oldest call first */
     uint32_t calls;        /* derived: live calls, claimed ones too */
     uint32_t flags;        /* RL_ACTOR_* */
-    uint32_t most_calls;   /* more are refused; 0: any number */
+    uint32_t most_calls;   /* of one submitter; more are refused; 0: any number */
     uint32_t most_untaken; /* items of all its streams, then their producers pause; 0: any number */
     _Atomic uint32_t untaken; /* derived: items of its streams that nobody has taken */
     _Atomic uint32_t kill;    /* RL_KILL ..., or 0 */
     char name[RL_ACTOR_NAME]; /* "" = none; unique in its namespace */
     char space[RL_ACTOR_NAME];
+    uint32_t calls_of[RL_MAX_SLOTS]; /* derived: `calls`, by the slot of the submitter */
 } rl_actor;
 
 /* ---- streams ---- */

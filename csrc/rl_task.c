@@ -505,8 +505,7 @@ static int check_spec(const rl_session *s, const rl_spec *spec)
         if (spec->actor->index >= c->objects.high_water) return RL_EINVAL;
         if (rl_object_handle(&s->map, spec->actor->index).gen != spec->actor->gen) return RL_ESTALE;
         uint32_t a = rl_actor_of(&s->map, spec->actor->index);
-        const rl_actor *actor = a == RL_NIL ? NULL : &s->map.actors[a];
-        if (actor && actor->most_calls && actor->calls >= actor->most_calls) return EBUSY;
+        if (a != RL_NIL && rl_actor_is_full(&s->map, a, s->slot)) return EBUSY;
     }
     uint64_t chunks = rl_list_chunks(spec->nrefs) + (uint64_t)rl_list_chunks(spec->nreturns);
     uint64_t objects = spec->nreturns + (uint64_t)(spec->streams != 0);
@@ -564,7 +563,7 @@ static void line_up(rl_section *section, uint32_t i)
     rl_task *t = &m->tasks[i];
     if (is_call(t)) {
         uint32_t actor = actor_of(m, t);
-        m->actors[actor].calls++;
+        rl_actor_count(m, actor, t->submitter, 1);
         rl_mailbox_add(m, actor, i);
         if (!t->missing) rl_actor_ring(section, actor);
     } else if (!t->missing) {
@@ -775,6 +774,10 @@ static int try_take_call(rl_session *s, rl_handle actor, uint32_t group, rl_job 
 int rl_task_take_call(rl_session *s, rl_handle actor, uint32_t group, int64_t deadline_ns,
                       rl_job *out)
 {
+    /* The constructor is done: between calls nothing runs that could lend its CPU. */
+    if (pthread_equal(pthread_self(), s->runner)) {
+        atomic_store_explicit(&s->running, 0, memory_order_relaxed);
+    }
     for (;;) {
         uint32_t seen = rl_doorbell_read(s);
         int err = try_take_call(s, actor, group, out);
@@ -859,7 +862,9 @@ static void free_task(rl_section *section, uint32_t i)
     uint32_t function = t->function, args = t->args, stream = stream_of(t);
     uint32_t mailbox = t->mailbox, actor = t->actor;
     if (mailbox != RL_NIL) strand_mailbox(section, mailbox);
-    if (actor != RL_NIL && actor_of(m, t) != RL_NIL) m->actors[actor_of(m, t)].calls--;
+    if (actor != RL_NIL && actor_of(m, t) != RL_NIL) {
+        rl_actor_count(m, actor_of(m, t), t->submitter, -1);
+    }
     RL_KILL_POINT("task.free.before");
     set_state(t, RL_TASK_FREEING); /* COMMIT */
     RL_KILL_POINT("task.free.after");
@@ -1255,6 +1260,7 @@ int rl_task_block(rl_session *s)
     const rl_slot *slot = &s->map.slots[s->slot];
     if (atomic_load_explicit(&slot->task, memory_order_relaxed) == RL_NIL) return 0;
     if (!pthread_equal(pthread_self(), s->runner)) return 0;
+    if (!atomic_load_explicit(&s->running, memory_order_relaxed)) return 0;
     set_blocked(s, 1);
     return 1;
 }
@@ -1355,7 +1361,7 @@ static void rebuild_call(rl_mapping *m, rl_task *t)
 {
     uint32_t actor = actor_of(m, t);
     if (actor != RL_NIL) {
-        m->actors[actor].calls++;
+        rl_actor_count(m, actor, t->submitter, 1);
         return;
     }
     uint32_t state = state_of(t);

@@ -88,8 +88,9 @@ int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total);
 /* Submit a task. returns[0..nreturns) are its return objects, each held once by the caller; so is
  * *outlet, the reading end of its stream, if the task fills one (else it may be NULL).
  *
- * One that makes an actor has one return. EEXIST: the actor's name is taken. EBUSY: the actor has as
- * many calls as its `most_calls`. A call of a dead actor is accepted, for the supervisor to fail. */
+ * One that makes an actor has one return. EEXIST: the actor's name is taken. EBUSY: the caller has as
+ * many calls of the actor live as its `most_calls`. A call of a dead actor is accepted, for the
+ * supervisor to fail. */
 int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *outlet);
 
 /* Worker: take the oldest task that may run now, or sleep until there is one. Returns 0,
@@ -166,7 +167,8 @@ int rl_task_load(rl_session *s, rl_load *out);
 int rl_worker_dismiss(rl_session *s, uint32_t slot);
 
 /* This thread goes to sleep: if it runs a task, lend the task's CPU. Returns 1 if so, and then must
- * be followed by rl_task_unblock(). Other threads of a task's process lend nothing. */
+ * be followed by rl_task_unblock(). Other threads of a task's process lend nothing, nor does an
+ * actor that waits for calls. */
 int rl_task_block(rl_session *s);
 void rl_task_unblock(rl_session *s);
 

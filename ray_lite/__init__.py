@@ -13,7 +13,7 @@ except ImportError as error:
         "tree run `make build`, elsewhere reinstall it: pip install --force-reinstall ray_lite "
         f"({error})"
     ) from error
-from ray_lite import actor, util
+from ray_lite import actor, remote_function, util
 from ray_lite._core import ObjectRef
 from ray_lite.actor import get_actor, kill, method
 from ray_lite.api import cancel, get, init, is_initialized, memory_summary, put, shutdown, wait
@@ -51,6 +51,7 @@ __all__ = [
     "ones",
     "put",
     "remote",
+    "remote_function",
     "shutdown",
     "util",
     "wait",

@@ -37,12 +37,16 @@ _LIFETIMES: Final = ("detached", "non_detached")
 
 @dataclass(frozen=True, slots=True)
 class ActorOptions:
-    """The options of an actor, checked and with their defaults filled in."""
+    """The options of an actor, checked and with their defaults filled in.
+
+    As in TaskOptions, what one machine cannot place by is checked and kept, and no more.
+    """
 
     num_cpus: float = 0.0
     """CPUs held while the actor lives, >= 0."""
     num_gpus: float = 0.0
     memory: float = 0.0
+    """Bytes of heap that the actor says it needs, >= 0."""
     resources: Mapping[str, float] = field(default_factory=dict)
     """Custom resources held while the actor lives: name to amount, >= 0."""
     accelerator_type: str | None = None
@@ -54,7 +58,7 @@ class ActorOptions:
     max_concurrency: int = 0
     """Calls under way at once, >= 1; 0: 1, or 1000 for an async actor."""
     max_pending_calls: int = -1
-    """Calls that may be pending at once, >= 1; -1 or 0: any number."""
+    """Calls that one process may have pending at once, >= 1; -1 or 0: any number."""
     name: str | None = None
     namespace: str | None = None
     lifetime: str | None = None
@@ -67,7 +71,7 @@ class ActorOptions:
     scheduling_strategy: object = "DEFAULT"
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     actor_generator_backpressure_num_objects: int | None = None
-    """The streams of its generator methods pause at so many items that nobody took."""
+    """Its generator methods pause at so many untaken items of all their streams, >= 1."""
 
     def demand(self) -> dict[str, int]:
         """Return what a living actor holds: resource name to units of 1/10000."""
@@ -84,14 +88,17 @@ class ActorOptions:
 
 @dataclass(frozen=True, slots=True)
 class MethodOptions:
-    """The options of a method; None: not given."""
+    """The options of a method, checked. None: it is as for the actor, or as for any call."""
 
     num_returns: NumReturns | None = None
     concurrency_group: str | None = None
     max_task_retries: int | None = None
+    """How often a call is run again; None: as often as the actor says."""
     retry_exceptions: bool | tuple[type[Exception], ...] = False
     name: str | None = None
+    """Shown in logs and errors in place of Class.method."""
     generator_backpressure_num_objects: int | None = None
+    """A stream pauses at so many items that nobody took, >= 1; None is never."""
     num_objects_per_yield: int = 1
 
 
@@ -101,7 +108,8 @@ def parse_actor_options(
     """Return `options` checked and laid over `base`, which `.options()` gives.
 
     Raises:
-        ValueError: A keyword that no actor has, or a value out of range.
+        ValueError: A keyword that no actor has, a value out of range, or get_if_exists
+            without a name.
         TypeError: A value of the wrong type.
     """
     unknown = [key for key in options if key not in _ACTOR_PARSERS]
@@ -113,12 +121,10 @@ def parse_actor_options(
             "concurrency_groups belong to the class, so .options() cannot set them; give them to "
             "@remote(concurrency_groups=...)"
         )
-    parsed = {
-        key.lstrip("_"): _ACTOR_PARSERS[key](key, value)
-        for key, value in options.items()
-        if key not in _WITHOUT_EFFECT
-    }
-    return replace(base or ActorOptions(), **parsed)
+    merged = replace(base or ActorOptions(), **_parsed(options, _ACTOR_PARSERS))
+    if merged.get_if_exists and not merged.name:
+        raise ValueError("get_if_exists=True needs a name to look for; give name=...")
+    return merged
 
 
 def parse_method_options(
@@ -139,25 +145,13 @@ def parse_method_options(
     Raises:
         AssertionError: An unknown keyword of the decorator, as in Ray.
         TypeError: An unknown keyword of `.options()`; a value of the wrong type.
-        ValueError: A value out of range.
+        ValueError: A value out of range, or one that only the decorator can give.
     """
-    valid = [key for key in _METHOD_PARSERS if key != "name" or not decorator]
-    for key in options:
-        if key in valid:
-            continue
-        if decorator:
-            raise AssertionError(f"@method() has no option {key}; it takes {sorted(valid)}")
-        raise TypeError(
-            f"options() of an actor's method got an unexpected keyword argument '{key}'; it takes "
-            f"{sorted(valid)}"
-        )
-    if not decorator and "_num_objects_per_yield" in options:
-        refuse_at_call("_num_objects_per_yield", "method")
-    parsed = {
-        key.lstrip("_"): _METHOD_PARSERS[key](key, value)
-        for key, value in options.items()
-        if key not in _WITHOUT_EFFECT
-    }
+    _refuse_unknown(options, decorator)
+    if not decorator:
+        # Where it says nothing, what the decorator said holds.
+        options = {key: value for key, value in options.items() if value is not None}
+    parsed = _parsed(options, _METHOD_PARSERS)
     returns = parsed.get("num_returns")
     if isinstance(returns, str) and not is_generator:
         raise ValueError(
@@ -167,19 +161,61 @@ def parse_method_options(
     return replace(base or MethodOptions(), **parsed)
 
 
+def _refuse_unknown(options: Mapping[str, Any], decorator: bool) -> None:
+    """Raise for a keyword that `@method()`, or else `.options()` of a method, does not have."""
+    belongs_elsewhere = "name" if decorator else "_num_objects_per_yield"
+    valid = sorted(_METHOD_PARSERS.keys() - {belongs_elsewhere})
+    for key in options:
+        if key in valid:
+            continue
+        if decorator:
+            raise AssertionError(f"@method() has no option {key}; it takes {valid}")
+        if key == belongs_elsewhere:
+            refuse_at_call(key, "method")
+        raise TypeError(
+            f"options() of an actor's method got an unexpected keyword argument '{key}'; it takes "
+            f"{valid}"
+        )
+
+
+def _parsed(
+    options: Mapping[str, Any], parsers: Mapping[str, Callable[[str, Any], Any]]
+) -> dict[str, Any]:
+    """Return `options` checked, by the names of the record's fields."""
+    checked = {key: parsers[key](key, value) for key, value in options.items()}
+    return {key.lstrip("_"): value for key, value in checked.items() if key not in _WITHOUT_EFFECT}
+
+
+# ---- rules for one value, as in _options.py ----
+
+
 def _lifetime(key: str, value: object) -> str:
-    if value not in _LIFETIMES:
-        raise ValueError(f"{key} must be None, or one of {list(_LIFETIMES)}, not {value!r}")
-    return str(value)
+    """Return `value`, the name of a lifetime."""
+    text = parse_text(key, value)
+    if text not in _LIFETIMES:
+        raise ValueError(f"{key} must be None, or one of {list(_LIFETIMES)}, not {text!r}")
+    return text
 
 
 def _concurrency_groups(key: str, value: object) -> dict[str, int]:
+    """Return `value` as a dict of names to numbers of calls; Ray takes a list of records, too."""
     if isinstance(value, list):
         value = {item["name"]: item["max_concurrency"] for item in value}
     if not isinstance(value, dict):
         refuse_type(key, value, "a dict of names to numbers of calls")
-    count = parse_integer_from(1)
-    return {parse_text(key, name): count(f"{key}[{name!r}]", n) for name, n in value.items()}
+    calls = parse_integer_from(1)
+    return {
+        parse_text(f"a name in {key}", name): calls(f"{key}[{name!r}]", number)
+        for name, number in value.items()
+    }
+
+
+def _actor_backpressure(key: str, value: object) -> int | None:
+    """Return `value`, a count >= 1; only -1 switches it off."""
+    limit = parse_backpressure(key, value)
+    if limit is None and value != -1:
+        raise ValueError(f"{key} must be >= 1, or -1 for no limit, not {value!r}")
+    return limit
 
 
 _ACTOR: Final = ActorOptions()
@@ -188,7 +224,7 @@ _ACTOR_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyTyp
         "num_cpus": or_default(parse_amount, _ACTOR.num_cpus),
         "num_gpus": or_default(parse_amount, _ACTOR.num_gpus),
         "memory": or_default(parse_number, _ACTOR.memory),
-        "object_store_memory": or_default(parse_number, 0.0),
+        "object_store_memory": or_default(parse_integer_from(0), 0),
         "resources": or_default(parse_resources, _ACTOR.resources),
         "accelerator_type": or_default(parse_text, None),
         "label_selector": or_default(parse_mapping_of_text, _ACTOR.label_selector),
@@ -207,7 +243,7 @@ _ACTOR_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyTyp
         "enable_task_events": anything,
         "enable_tensor_transport": anything,
         "_metadata": anything,
-        "_actor_generator_backpressure_num_objects": or_default(parse_backpressure, None),
+        "_actor_generator_backpressure_num_objects": or_default(_actor_backpressure, None),
     }
 )
 _METHOD_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType(
@@ -220,7 +256,7 @@ _METHOD_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyTy
         "enable_task_events": anything,
         "tensor_transport": anything,
         "_generator_backpressure_num_objects": or_default(parse_backpressure, None),
-        "_num_objects_per_yield": parse_integer_from(1),
+        "_num_objects_per_yield": or_default(parse_integer_from(1), 1),
     }
 )
 _WITHOUT_EFFECT: Final = frozenset(

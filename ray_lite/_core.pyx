@@ -675,8 +675,9 @@ cdef class Session:
                     f"taken; use another, get_actor(), or .options(get_if_exists=True)")
             if rc == EBUSY:
                 raise PendingCallsLimitExceeded(
-                    f"call of {name.decode()}: the actor has as many calls pending as its "
-                    f"max_pending_calls allows; wait for some of them, or raise the limit")
+                    f"call of {name.decode()}: this process has as many calls of the actor "
+                    f"pending as its max_pending_calls allows; wait for some of them, or raise "
+                    f"the limit")
             check(rc)
             result = [self.adopt(returns[i]) for i in range(nreturns)]
             if stream_limit >= 0:

@@ -462,13 +462,13 @@ _TASK_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType
         "label_selector": or_default(parse_mapping_of_text, _DEFAULTS.label_selector),
         "max_retries": or_default(parse_integer_from(-1), _DEFAULTS.max_retries),
         "retry_exceptions": parse_retry_exceptions,
-        "max_calls": parse_integer_from(0),
+        "max_calls": or_default(parse_integer_from(0), _DEFAULTS.max_calls),
         "name": or_default(parse_text, None),
         "scheduling_strategy": or_default(parse_strategy, _DEFAULTS.scheduling_strategy),
         "runtime_env": or_default(parse_runtime_env, _DEFAULTS.runtime_env),
         "enable_task_events": anything,
         "_generator_backpressure_num_objects": or_default(parse_backpressure, None),
-        "_num_objects_per_yield": parse_integer_from(1),
+        "_num_objects_per_yield": or_default(parse_integer_from(1), 1),
         "_metadata": anything,
     }
 )

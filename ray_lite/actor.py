@@ -10,6 +10,7 @@ how an actor's process serves calls (actor_worker.py).
 
 import inspect
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar, final
 
 from ray_lite import api, session
@@ -92,38 +93,57 @@ class ActorInfo(NamedTuple):
         return names.index(group or DEFAULT_GROUP)
 
 
-def _inspect_class(cls: type, options: ActorOptions) -> ActorInfo:
-    methods = {name: _inspect_method(cls, name, value) for name, value in _functions_of(cls)}
+class _Inspected(NamedTuple):
+    """What a class itself says of its actors, whatever their options."""
+
+    constructor: Signature
+    methods: dict[str, MethodInfo]
+    is_async: bool
+
+
+def _inspect_class(cls: type) -> _Inspected:
+    functions = inspect.getmembers(
+        cls, lambda value: inspect.isfunction(value) or inspect.ismethod(value)
+    )
+    methods = {name: _inspect_method(cls, name, value) for name, value in functions}
     methods |= {name: _BUILT_IN for name in ("__ray_ready__", "__ray_terminate__")}
     methods["__ray_call__"] = _BUILT_IN_CALL
     is_async = any(
         inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value)
-        for _, value in _functions_of(cls)
+        for _, value in functions
     )
-    default = ASYNC_CONCURRENCY if is_async else 1
+    return _Inspected(_constructor_signature(cls), methods, is_async)
+
+
+def _describe_actor(
+    cls: type, inspected: _Inspected, options: ActorOptions, namespace: str
+) -> ActorInfo:
+    default = ASYNC_CONCURRENCY if inspected.is_async else 1
     info = ActorInfo(
         name=cls.__name__,
         module=cls.__module__,
-        methods=methods,
-        is_async=is_async,
+        methods=inspected.methods,
+        is_async=inspected.is_async,
         groups={
             DEFAULT_GROUP: options.max_concurrency or default,
             **(options.concurrency_groups or {}),
         },
         max_task_retries=options.max_task_retries,
-        namespace=options.namespace or "",
+        namespace=namespace,
         actor_name=options.name or "",
         env_vars=options.env_vars(),
     )
-    for name, method in methods.items():
+    for name, method in inspected.methods.items():
         info.group_index(name, method.options.concurrency_group)
     return info
 
 
-def _functions_of(cls: type) -> list[tuple[str, Any]]:
-    return inspect.getmembers(
-        cls, lambda value: inspect.isfunction(value) or inspect.ismethod(value)
-    )
+def _constructor_signature(cls: type) -> Signature:
+    try:
+        signature = inspect.signature(cls)
+    except ValueError:  # of a class written in C
+        return Signature(inspect.signature(lambda *args, **kwargs: None))
+    return Signature(signature)
 
 
 def _inspect_method(cls: type, name: str, function: Any) -> MethodInfo:
@@ -228,11 +248,16 @@ class ActorClass:
             TypeError: The arguments do not fit the constructor, or cannot be pickled.
             ActorAlreadyExistsError: Its name is taken.
         """
-        return _make_actor(self._class, self._options, args, kwargs)
+        return _make_actor(self, self._options, args, kwargs)
 
     def options(self, **options: Any) -> "_ActorClassWithOptions":
         """Return a wrapper whose `.remote` uses these options over the decorator's."""
-        return _ActorClassWithOptions(self._class, parse_actor_options(options, base=self._options))
+        return _ActorClassWithOptions(self, parse_actor_options(options, base=self._options))
+
+    @cached_property
+    def _inspected(self) -> _Inspected:
+        """Return what the class says of its actors, as it is when the first one is made."""
+        return _inspect_class(self._class)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to make it from the plain class."""
@@ -243,13 +268,13 @@ class ActorClass:
 class _ActorClassWithOptions:
     """What `.options()` returns: `.remote` and no more."""
 
-    def __init__(self, cls: type, options: ActorOptions) -> None:
-        self._class = cls
+    def __init__(self, actor_class: ActorClass, options: ActorOptions) -> None:
+        self._actor_class = actor_class
         self._options = options
 
     def remote(self, *args: Any, **kwargs: Any) -> "ActorHandle":
         """Start an actor; see ActorClass.remote."""
-        return _make_actor(self._class, self._options, args, kwargs)
+        return _make_actor(self._actor_class, self._options, args, kwargs)
 
 
 def make_actor_class(cls: type, options: dict[str, Any]) -> ActorClass:
@@ -268,22 +293,21 @@ def _wrap_class(cls: type, options: ActorOptions) -> ActorClass:
 
 
 def _make_actor(
-    cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    actor_class: ActorClass, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> "ActorHandle":
+    cls, inspected = actor_class._class, actor_class._inspected
     connection = api.connect()
     core = connection.core
     options.check_at_call()
     if options.name == "":
         raise ValueError("name must not be empty; leave it out for an actor without a name")
-    if options.get_if_exists and not options.name:
-        raise ValueError("get_if_exists=True needs a name to look for; give name=...")
-    _constructor_signature(cls).check(args, kwargs)
+    inspected.constructor.check(args, kwargs)
     space = options.namespace or connection.namespace
     if options.get_if_exists and options.name:
         found = _find(connection, space, options.name)
         if found is not None:
             return found
-    info = _inspect_class(cls, options)._replace(namespace=space)
+    info = _describe_actor(cls, inspected, options, space)
     exported = _export_class(connection, cls, info)
     out_of_order = options.allow_out_of_order_execution
     if out_of_order is None:
@@ -312,14 +336,6 @@ def _make_actor(
     return ActorHandle(ref, exported, info)
 
 
-def _constructor_signature(cls: type) -> Signature:
-    try:
-        signature = inspect.signature(cls)
-    except ValueError:  # of a class written in C
-        return Signature(inspect.signature(lambda *args, **kwargs: None))
-    return Signature(signature)
-
-
 def _export_class(connection: session.Connection, cls: type, info: ActorInfo) -> ObjectRef[Any]:
     """Store the class and what there is to know of it, once a session for the same options.
 
@@ -327,7 +343,8 @@ def _export_class(connection: session.Connection, cls: type, info: ActorInfo) ->
     """
     what = f"the actor class {cls.__module__}.{cls.__qualname__}"
     loaded = export(connection, cls, cls, what)
-    return export(connection, (cls, repr(info)), (loaded, tuple(info)), what)
+    key = (cls, repr(info._replace(methods={})))  # the methods are those of the class
+    return export(connection, key, (loaded, tuple(info)), what)
 
 
 # ---- handles ----
@@ -425,7 +442,7 @@ class ActorMethod:
 
         Raises:
             TypeError: The arguments do not fit the method, or cannot be pickled.
-            PendingCallsLimitExceeded: The actor has max_pending_calls calls already.
+            PendingCallsLimitExceeded: This process has max_pending_calls calls of it pending.
         """
         handle = self._handle
         prepared = handle._prepared.get(self._name)
@@ -556,12 +573,12 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
         ValueError: Not a handle.
         ActorHandleNotFoundError: A handle of a session that has ended.
     """
+    core = api.connect().core
     if not isinstance(actor, ActorHandle):
         raise ValueError(
             f"ray.kill() only supported for actors. Got: {type(actor).__name__}; use cancel() for "
             "tasks"
         )
-    core = api.connect().core
     try:
         core.kill_actor(actor._ref, no_restart)
     except ValueError as error:

@@ -10,7 +10,6 @@ of its own because asyncio is slow to import. It must not know how the actor was
 import asyncio
 import contextlib
 import inspect
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -21,8 +20,6 @@ from ray_lite.actor import ActorInfo
 from ray_lite.exceptions import (
     RaySystemError,
     TaskCancelledError,
-    dumps_error,
-    make_task_error,
 )
 from ray_lite.remote import Mode
 from ray_lite.returns import Returns
@@ -114,7 +111,7 @@ class Loop:
         except SystemExit as error:
             self._exit(error)
         except BaseException as error:
-            returns.fail(dumps_error(make_task_error(job.name, error, pid=os.getpid())))
+            returns.break_off(error)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

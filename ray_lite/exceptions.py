@@ -175,7 +175,7 @@ class RuntimeEnvSetupError(RayError):
 
 
 class PendingCallsLimitExceeded(RayError):
-    """An actor has as many waiting calls as its max_pending_calls allows."""
+    """A process has as many calls of an actor pending as its max_pending_calls allows."""
 
 
 class TaskUnschedulableError(RayError):

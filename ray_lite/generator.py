@@ -131,15 +131,22 @@ class ObjectRefGenerator(Generic[T_co]):
 
     async def __anext__(self) -> "ObjectRef[T_co]":
         """Wait for the next reference without blocking the loop; StopAsyncIteration at the end."""
+        return await self._next_async()
+
+    async def _next_async(self, timeout_s: float | None = None) -> "ObjectRef[T_co]":
+        """As `anext`, but ObjectRef.nil() after `timeout_s` seconds without an item."""
         import asyncio  # it is slow to import, and whoever awaits has it
 
         try:
             while (ref := self._poll()) is None:
                 make_future = self.stream.session.make_future
                 assert make_future is not None
-                await asyncio.wrap_future(make_future(self.stream))
+                item = asyncio.wrap_future(make_future(self.stream))
+                await asyncio.wait_for(item, timeout_s)
         except StopIteration:
             raise StopAsyncIteration from None
+        except TimeoutError:
+            return ObjectRef.nil()
         return ref
 
     def completed(self) -> "ObjectRef[None]":

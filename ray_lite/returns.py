@@ -13,8 +13,10 @@ to ask whether an exception is worth another attempt.
                  a value that cannot be pickled   those before; TypeError on it and the rest
     "dynamic"    k values                         one DynamicObjectRefGenerator of k references
                  an exception after k values      one of k + 1; the last raises it
+                 a cancel                         nothing; it is what the reference raises
     "streaming"  k values                         each in the stream as it is yielded
                  an exception after k values      those; the exception as the last item
+                 a cancel after k values          those; it is what the completion raises
                  (of a tuple of values a yield    one item a value; ValueError for another length)
     0            anything                         nothing; values and exceptions are printed
 
@@ -72,6 +74,8 @@ class Returns:
         self._wants_retry = wants_retry
         #: The task is to be run again: from here on only `strand` may end this run.
         self._handed_back = False
+        #: The failure is no exception of the function's own: it was interrupted.
+        self._is_interrupted = False
 
     def deliver(self, call: Callable[[], Any], *, dynamic: bool, per_yield: int = 1) -> None:
         """Run the user's function and store its outcome.
@@ -117,7 +121,12 @@ class Returns:
 
     def _cancelled(self) -> bytes:
         """Return the failure of a call that could not be interrupted; nobody wants its value."""
+        self._is_interrupted = True
         return dumps_error(TaskCancelledError(self._job.task_id.hex()))
+
+    def break_off(self, error: BaseException) -> None:
+        """Fail the task with what was raised between its steps."""
+        self.fail(self._envelope(error))
 
     def fail(self, data: bytes) -> None:
         """Store the failure `data` (an envelope) in every return that is still open; end the task.
@@ -211,6 +220,10 @@ class Returns:
             refs.append(self._core.put_stored(stored))
         if failure:
             self._close(result)
+        if self._is_interrupted:
+            self._fail(failure)
+            return
+        if failure:
             refs.append(self._core.put_stored(store_failure(self._core, failure)))
         _flush()
         self._job.finish_with(0, self._core.store(encode_refs(refs)))
@@ -234,7 +247,7 @@ class Returns:
                 break
             stored, failure = self._store_next(items, None)
             if stored is None:
-                if count < len(shown):
+                if count < len(shown) and not self._is_interrupted:
                     failure = self._missing(count, failure)
                 break
             failure = self._append(stored, count, shown)
@@ -275,6 +288,7 @@ class Returns:
             except SystemExit:
                 raise
             except asyncio.CancelledError:
+                self._is_interrupted = True
                 return self._envelope(TaskCancelledError(self._job.task_id.hex()))
             except BaseException as error:
                 return self._envelope_or_strand(error)
@@ -312,8 +326,12 @@ class Returns:
     def _end_stream(self, failure: bytes) -> None:
         """Append `failure`, if there is one, and end the task.
 
-        Where the tables have no record left for one more item, the completion carries it.
+        The completion carries one that came from outside, and any for which the tables have no
+        record left.
         """
+        if self._is_interrupted:
+            self._fail(failure)
+            return
         try:
             if failure:
                 self._append_failure(failure)
@@ -450,6 +468,7 @@ class Returns:
         self._fail(data)
 
     def _envelope(self, error: BaseException) -> bytes:
+        self._is_interrupted |= isinstance(error, KeyboardInterrupt)
         task_id = self._job.task_id.hex()
         return dumps_error(make_task_error(self._name, error, pid=os.getpid(), task_id=task_id))
 

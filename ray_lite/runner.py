@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ray_lite import _core, session
 from ray_lite._codec import ErrorPayload
-from ray_lite.exceptions import dumps_error, make_task_error, nest_error
+from ray_lite.exceptions import nest_error
 from ray_lite.remote import Export, Mode
 from ray_lite.returns import Returns
 
@@ -86,7 +86,7 @@ class Runner:
             raise
         except BaseException as error:
             # Unpickling the function or an argument failed, or an interrupt came between steps.
-            returns.fail(dumps_error(make_task_error(job.name, error, pid=os.getpid())))
+            returns.break_off(error)
         finally:
             session.current_job.reset(token)
             sys.stdout.flush()

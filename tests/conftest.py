@@ -181,7 +181,8 @@ def check_sound_and_empty(node: Any, connection: Connection, worker_exports: int
     core = connection.core
     if core.is_over or node.stash.get(_failed, False):
         return
-    assert core.broken_invariant() is None
+    # For a moment a live process has let go of an object and not yet freed it (rl_object.h, O1).
+    assert eventually(lambda: core.broken_invariant() is None), core.broken_invariant()
     roles = [role for _, _, role, _ in core.slots()]
     exports = len(connection.cache) + worker_exports * roles.count(_core.ROLE_WORKER)
 

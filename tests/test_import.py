@@ -44,6 +44,7 @@ PUBLIC = [
     "nodes",
     "put",
     "remote",
+    "remote_function",
     "shutdown",
     "util",
     "wait",

@@ -1,4 +1,4 @@
-"""Rules for the options of tasks and of init: every row of the table, both sides of each bound."""
+"""Rules for the options of tasks, actors, methods and init: every row, both sides of each bound."""
 
 import pickle
 import warnings
@@ -8,6 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ray_lite._actor_options import (
+    ActorOptions,
+    MethodOptions,
+    parse_actor_options,
+    parse_method_options,
+)
 from ray_lite._options import (
     MIN_OBJECT_STORE_MEMORY,
     InitOptions,
@@ -52,7 +58,9 @@ def test_task_options_of_a_generator_function_default_to_streaming() -> None:
         "name",
         "scheduling_strategy",
         "runtime_env",
+        "max_calls",
         "_generator_backpressure_num_objects",
+        "_num_objects_per_yield",
     ],
 )
 def test_task_option_none_is_the_default(key: str) -> None:
@@ -154,7 +162,6 @@ def test_num_returns_mode_needs_a_generator_function(mode: str) -> None:
         ({"retry_exceptions": (ValueError, "x")}, ValueError),
         ({"max_calls": -1}, ValueError),
         ({"max_calls": 1.5}, TypeError),
-        ({"max_calls": None}, TypeError),
         ({"name": 3}, TypeError),
         ({"scheduling_strategy": 3}, TypeError),
         ({"runtime_env": "x"}, TypeError),
@@ -164,7 +171,6 @@ def test_num_returns_mode_needs_a_generator_function(mode: str) -> None:
         ({"_generator_backpressure_num_objects": 0}, ValueError),
         ({"_generator_backpressure_num_objects": "2"}, TypeError),
         ({"_num_objects_per_yield": 0}, ValueError),
-        ({"_num_objects_per_yield": None}, TypeError),
     ],
     ids=str,
 )
@@ -267,6 +273,262 @@ def test_retry_exceptions_of_classes_covers_their_subclasses(container: Any) -> 
     assert options.wants_retry_of(KeyError())
     assert not options.wants_retry_of(ValueError())
     assert not parse(retry_exceptions=[]).wants_retry_of(ValueError())
+
+
+# ---- actors ----
+
+
+def actor(**options: Any) -> ActorOptions:
+    return parse_actor_options(options)
+
+
+def test_actor_options_without_any_are_the_defaults() -> None:
+    assert actor() == ActorOptions()
+    assert (actor().num_cpus, actor().max_restarts, actor().max_task_retries) == (0.0, 0, 0)
+    assert (actor().max_pending_calls, actor().allow_out_of_order_execution) == (-1, None)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "num_cpus",
+        "num_gpus",
+        "memory",
+        "object_store_memory",
+        "resources",
+        "accelerator_type",
+        "label_selector",
+        "max_restarts",
+        "max_task_retries",
+        "max_concurrency",
+        "max_pending_calls",
+        "name",
+        "namespace",
+        "lifetime",
+        "concurrency_groups",
+        "allow_out_of_order_execution",
+        "scheduling_strategy",
+        "runtime_env",
+        "_actor_generator_backpressure_num_objects",
+    ],
+)
+def test_actor_option_none_is_the_default(key: str) -> None:
+    assert actor(**{key: None}) == ActorOptions()
+
+
+def test_actor_options_are_kept() -> None:
+    options = actor(
+        num_cpus=0.5,
+        max_restarts=-1,
+        max_task_retries=np.int64(2),
+        max_concurrency=3,
+        max_pending_calls=4,
+        name="n",
+        namespace="space",
+        lifetime="detached",
+        get_if_exists=True,
+        allow_out_of_order_execution=False,
+        _actor_generator_backpressure_num_objects=5,
+    )
+    assert options == ActorOptions(
+        num_cpus=0.5,
+        max_restarts=-1,
+        max_task_retries=2,
+        max_concurrency=3,
+        max_pending_calls=4,
+        name="n",
+        namespace="space",
+        lifetime="detached",
+        get_if_exists=True,
+        allow_out_of_order_execution=False,
+        actor_generator_backpressure_num_objects=5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"num_cpus": -1}, ValueError),
+        ({"num_cpus": "1"}, TypeError),
+        ({"num_gpus": -1}, ValueError),
+        ({"memory": "1G"}, TypeError),
+        ({"object_store_memory": -1}, ValueError),
+        ({"object_store_memory": "1G"}, TypeError),
+        ({"resources": {"CPU": 1}}, ValueError),
+        ({"max_restarts": -2}, ValueError),
+        ({"max_restarts": 1.0}, TypeError),
+        ({"max_task_retries": -2}, ValueError),
+        ({"max_task_retries": "1"}, TypeError),
+        ({"max_concurrency": -1}, ValueError),
+        ({"max_concurrency": 1.5}, TypeError),
+        ({"max_pending_calls": -2}, ValueError),
+        ({"max_pending_calls": "1"}, TypeError),
+        ({"name": 3}, TypeError),
+        ({"namespace": 3}, TypeError),
+        ({"lifetime": "long"}, ValueError),
+        ({"lifetime": 3}, TypeError),
+        ({"get_if_exists": None}, TypeError),
+        ({"get_if_exists": 1}, TypeError),
+        ({"get_if_exists": True}, ValueError),
+        ({"get_if_exists": True, "name": ""}, ValueError),
+        ({"concurrency_groups": 3}, TypeError),
+        ({"concurrency_groups": {"io": 0}}, ValueError),
+        ({"concurrency_groups": {"io": "2"}}, TypeError),
+        ({"concurrency_groups": {1: 1}}, TypeError),
+        ({"allow_out_of_order_execution": 1}, TypeError),
+        ({"scheduling_strategy": 3}, TypeError),
+        ({"runtime_env": {"env_vars": {"A": 1}}}, TypeError),
+        ({"_actor_generator_backpressure_num_objects": 0}, ValueError),
+        ({"_actor_generator_backpressure_num_objects": -2}, ValueError),
+        ({"_actor_generator_backpressure_num_objects": "2"}, TypeError),
+    ],
+    ids=str,
+)
+def test_actor_option_that_breaks_its_rule_raises_and_names_the_option(
+    options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error) as caught:
+        actor(**options)
+    assert type(caught.value) is error
+    assert next(iter(options)) in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["bogus", "max_retries", "max_calls", "num_returns"])
+def test_unknown_option_of_an_actor_raises_and_lists_the_valid_ones(key: str) -> None:
+    with pytest.raises(ValueError, match=f"Invalid option keyword {key} for actors") as caught:
+        parse_actor_options({key: 1})
+    assert "max_restarts" in str(caught.value)
+
+
+def test_actor_options_are_laid_over_the_base_one_by_one() -> None:
+    base = actor(num_cpus=2, max_restarts=5, name="a", concurrency_groups={"io": 2})
+    merged = parse_actor_options({"max_restarts": 1, "get_if_exists": True}, base=base)
+    assert (merged.num_cpus, merged.max_restarts, merged.name) == (2.0, 1, "a")
+    assert merged.concurrency_groups == {"io": 2}
+
+
+def test_concurrency_groups_over_a_base_raise_and_point_to_the_decorator() -> None:
+    with pytest.raises(ValueError, match=r"@remote\(concurrency_groups"):
+        parse_actor_options({"concurrency_groups": {"io": 2}}, base=ActorOptions())
+
+
+def test_actor_backpressure_of_minus_one_is_off() -> None:
+    options = actor(_actor_generator_backpressure_num_objects=-1)
+    assert options.actor_generator_backpressure_num_objects is None
+
+
+def test_actor_demand_has_only_what_more_than_0_is_asked_of() -> None:
+    assert actor().demand() == {}
+    assert actor(num_cpus=0, resources={"disk": 0}).demand() == {}
+    assert actor(num_cpus=0.5, resources={"disk": 2}).demand() == {"CPU": 5_000, "disk": 20_000}
+
+
+def test_actor_env_vars_are_those_of_its_runtime_env() -> None:
+    assert actor(runtime_env={"env_vars": {"A": "1"}, "pip": []}).env_vars() == {"A": "1"}
+    assert actor().env_vars() == {}
+
+
+def test_actor_scheduling_strategy_of_an_unknown_name_raises_only_at_the_call() -> None:
+    options = actor(scheduling_strategy="NEAREST")
+    with pytest.raises(ValueError, match="NEAREST"):
+        options.check_at_call()
+
+
+def test_actor_options_without_effect_are_accepted() -> None:
+    assert actor(enable_task_events=False, object_store_memory=10**9) == ActorOptions()
+
+
+# ---- methods ----
+
+
+def decorated(is_generator: bool = False, **options: Any) -> MethodOptions:
+    return parse_method_options(options, decorator=True, is_generator=is_generator)
+
+
+def called(base: MethodOptions | None = None, **options: Any) -> MethodOptions:
+    return parse_method_options(options, decorator=False, is_generator=False, base=base)
+
+
+METHOD_OPTIONS: dict[str, Any] = {
+    "num_returns": 2,
+    "concurrency_group": "io",
+    "max_task_retries": 3,
+    "retry_exceptions": [OSError],
+    "_generator_backpressure_num_objects": 4,
+}
+METHOD_RECORD = MethodOptions(2, "io", 3, (OSError,), None, 4)
+
+
+def test_method_options_are_the_same_from_the_decorator_and_the_call() -> None:
+    assert decorated(**METHOD_OPTIONS) == called(**METHOD_OPTIONS) == METHOD_RECORD
+    assert decorated() == called() == MethodOptions()
+
+
+def test_method_options_of_a_call_win_over_the_decorator() -> None:
+    merged = called(decorated(**METHOD_OPTIONS), num_returns=1, name="n", retry_exceptions=False)
+    assert (merged.num_returns, merged.name, merged.retry_exceptions) == (1, "n", False)
+    assert (merged.concurrency_group, merged.max_task_retries) == ("io", 3)
+
+
+def test_method_options_of_a_call_that_are_none_leave_the_decorator_s() -> None:
+    assert called(METHOD_RECORD, **dict.fromkeys([*METHOD_OPTIONS, "name"])) == METHOD_RECORD
+
+
+def test_method_options_of_the_decorator_that_are_none_are_the_defaults() -> None:
+    nothing = dict.fromkeys([*METHOD_OPTIONS, "_num_objects_per_yield"])
+    assert decorated(**nothing) == MethodOptions()
+
+
+@pytest.mark.parametrize("key", ["bogus", "num_cpus", "name"])
+def test_unknown_option_of_the_method_decorator_raises_assertion_error(key: str) -> None:
+    with pytest.raises(AssertionError, match=f"no option {key}; .*num_returns"):
+        decorated(**{key: "x"})
+
+
+@pytest.mark.parametrize("key", ["bogus", "num_cpus", "max_restarts"])
+def test_unknown_option_of_a_method_call_raises_type_error(key: str) -> None:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{key}'.*num_returns"):
+        called(**{key: 1})
+
+
+def test_objects_per_yield_of_a_method_call_raise_and_point_to_the_decorator() -> None:
+    assert decorated(_num_objects_per_yield=2).num_objects_per_yield == 2
+    with pytest.raises(ValueError, match=r"@method\(_num_objects_per_yield"):
+        called(_num_objects_per_yield=2)
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "streaming"])
+def test_num_returns_mode_of_a_method_needs_a_generator(mode: str) -> None:
+    assert decorated(is_generator=True, num_returns=mode).num_returns == mode
+    for parse_method in (decorated, called):
+        with pytest.raises(ValueError, match="needs a generator method"):
+            parse_method(num_returns=mode)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"num_returns": -1}, ValueError),
+        ({"num_returns": 1.5}, TypeError),
+        ({"num_returns": "many"}, TypeError),
+        ({"concurrency_group": 3}, TypeError),
+        ({"max_task_retries": -2}, ValueError),
+        ({"max_task_retries": 1.5}, TypeError),
+        ({"retry_exceptions": ValueError}, TypeError),
+        ({"retry_exceptions": [KeyboardInterrupt]}, ValueError),
+        ({"_generator_backpressure_num_objects": 0}, ValueError),
+        ({"_generator_backpressure_num_objects": "2"}, TypeError),
+    ],
+    ids=str,
+)
+def test_method_option_that_breaks_its_rule_raises_and_names_the_option(
+    options: dict[str, Any], error: type[Exception]
+) -> None:
+    for parse_method in (decorated, called):
+        with pytest.raises(error) as caught:
+            parse_method(**options)
+        assert type(caught.value) is error
+        assert next(iter(options)) in str(caught.value)
 
 
 # ---- init ----

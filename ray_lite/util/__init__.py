@@ -1,14 +1,21 @@
 """Ray's helpers on top of tasks and actors. Everything here uses the public API alone."""
 
-from typing import Any
-
+from ray_lite.actor import list_named_actors
 from ray_lite.util.actor_pool import ActorPool
+from ray_lite.util.completion import as_completed, map_unordered
+from ray_lite.util.serialization import deregister_serializer, register_serializer
 
-__all__ = ["ActorPool", "list_named_actors"]
+__all__ = [
+    "ActorPool",
+    "as_completed",
+    "deregister_serializer",
+    "get_node_ip_address",
+    "list_named_actors",
+    "map_unordered",
+    "register_serializer",
+]
 
 
-def list_named_actors(all_namespaces: bool = False) -> list[Any]:
-    """Return the names of this namespace's actors, or {"name", "namespace"} of all of them."""
-    from ray_lite.actor import list_named_actors as names  # util is below actor in the imports
-
-    return names(all_namespaces)
+def get_node_ip_address() -> str:
+    """Return the address of the one node, as nodes() gives it."""
+    return "127.0.0.1"

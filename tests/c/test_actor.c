@@ -241,19 +241,24 @@ static void test_names_are_unique_until_their_actor_is_killed(void)
     tear_down();
 }
 
-static void test_calls_beyond_the_limit_are_refused(void)
+static void test_calls_beyond_the_limit_of_one_caller_are_refused(void)
 {
     rl_handle out;
     set_up(RL_ACTOR_ORDERED, 2);
     rl_handle first = call(&r.s, NULL, 0), second = call(&r.s, NULL, 0);
     CHECK_EQ(try_call(&r.s, NULL, 0, &out), EBUSY);
+    rl_handle others = call(&other, NULL, 0);
+    CHECK_EQ(rl_repair(&r.s), 0); /* which counts anew */
+    CHECK_EQ(try_call(&r.s, NULL, 0, &out), EBUSY);
     run_next(first);
     rl_handle third = call(&r.s, NULL, 0);
     run_next(second);
+    run_next(others);
     run_next(third);
     release(&r.s, first);
     release(&r.s, second);
     release(&r.s, third);
+    release(&other, others);
     end_actor();
     tear_down();
 }
@@ -466,7 +471,7 @@ int main(void)
     RUN(test_detached_actor_is_not_over);
     RUN(test_found_actor_and_its_class_are_held_by_who_looked);
     RUN(test_names_are_unique_until_their_actor_is_killed);
-    RUN(test_calls_beyond_the_limit_are_refused);
+    RUN(test_calls_beyond_the_limit_of_one_caller_are_refused);
     RUN(test_restarted_actor_has_its_mailbox_still);
     RUN(test_calls_of_a_dead_actor_strand);
     RUN(test_repair_finds_mailboxes_again);

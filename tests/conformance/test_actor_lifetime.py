@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,6 +89,41 @@ def test_killed_actor_fails_calls_before_and_after(ray: ModuleType, gate: Gate) 
 def test_kill_of_something_else_is_a_value_error(ray: ModuleType) -> None:
     with pytest.raises(ValueError, match="actor"):
         ray.kill(ray.put(1))
+
+
+def test_kill_while_it_is_constructed_fails_its_calls(ray: ModuleType, gate: Gate) -> None:
+    @ray.remote
+    class Slow:
+        def __init__(self, path):
+            open(path).close()
+            while True:
+                time.sleep(0.01)
+
+        def method(self):
+            return 1
+
+    actor = Slow.remote(gate.path)
+    call = actor.method.remote()
+    gate.meet()
+    assert ray.kill(actor) is None
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(call, timeout=30)
+
+
+def test_killed_actor_runs_nothing_at_exit(ray: ModuleType, tmp_path: Any) -> None:
+    @ray.remote
+    class Tidy:
+        def __init__(self, path):
+            atexit.register(lambda: open(path, "w").close())
+
+        def pid(self):
+            return os.getpid()
+
+    actor = Tidy.remote(str(tmp_path / "tidied"))
+    pid = ray.get(actor.pid.remote())
+    ray.kill(actor)
+    wait_until_gone(pid)
+    assert not (tmp_path / "tidied").exists()
 
 
 def test_kill_before_it_is_constructed_fails_its_calls(ray: ModuleType, gate: Gate) -> None:
@@ -309,12 +346,30 @@ def test_handle_of_get_actor_keeps_the_actor(ray: ModuleType) -> None:
 
 def test_pending_calls_beyond_the_limit_raise_at_the_call(ray: ModuleType, gate: Gate) -> None:
     actor = process_class(ray, max_pending_calls=2).remote()
-    ray.get(actor.add.remote())
     calls = [actor.wait.remote(gate.path), actor.add.remote()]
     with pytest.raises(ray.exceptions.PendingCallsLimitExceeded):
         actor.add.remote()
     gate.meet()
-    assert ray.get(calls, timeout=30) == ["done", 2]
+    assert ray.get(calls, timeout=30) == ["done", 1]
+
+
+def test_pending_calls_are_counted_for_each_process_that_calls(ray: ModuleType, gate: Gate) -> None:
+    actor = process_class(ray, max_pending_calls=1).options(name="busy").remote()
+    limit = ray.exceptions.PendingCallsLimitExceeded
+    held = actor.wait.remote(gate.path)
+    with pytest.raises(limit):
+        ray.get_actor("busy").add.remote()  # another handle, the same process
+
+    def call_twice(actor):
+        first = actor.add.remote()
+        try:
+            actor.add.remote()
+        except limit:
+            return [first]
+
+    [first] = ray.get(ray.remote(num_cpus=0)(call_twice).remote(actor), timeout=30)
+    gate.meet()
+    assert ray.get([held, first], timeout=30) == ["done", 1]
 
 
 def test_actor_holds_its_resources_while_it_lives(ray: ModuleType) -> None:

@@ -230,6 +230,7 @@ def test_num_returns_splits_what_a_method_returns(ray: ModuleType) -> None:
 
     pair = Pair.remote()
     assert ray.get(pair.two.remote()) == [1, 2]
+    assert ray.get(pair.two.options(num_returns=None).remote()) == [1, 2]
     assert ray.get(pair.three.options(num_returns=3).remote()) == [1, 2, 3]
     with pytest.raises(ValueError, match="3 objects, but num_returns=2"):
         ray.get(pair.three.options(num_returns=2).remote())
@@ -243,12 +244,25 @@ def test_unknown_option_of_a_method_is_refused(ray: ModuleType) -> None:
         counter.add.options(num_cpus=1).remote()
 
 
+def test_objects_per_yield_belong_to_the_method_and_not_to_a_call(ray: ModuleType) -> None:
+    counter = counter_class(ray).remote()
+    ray.method(_num_objects_per_yield=2)
+    with pytest.raises(ValueError, match="_num_objects_per_yield"):
+        counter.add.options(_num_objects_per_yield=2)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
         ({"max_restarts": -2}, ValueError),
         ({"max_restarts": 1.5}, TypeError),
         ({"lifetime": "long"}, ValueError),
+        ({"lifetime": 3}, TypeError),
+        ({"get_if_exists": True}, ValueError),
+        ({"get_if_exists": True, "name": ""}, ValueError),
+        ({"object_store_memory": -1}, ValueError),
+        ({"_actor_generator_backpressure_num_objects": 0}, ValueError),
+        ({"_actor_generator_backpressure_num_objects": -2}, ValueError),
         ({"concurrency_groups": 3}, TypeError),
         ({"max_retries": 1}, ValueError),
         ({"num_cpus": -1}, ValueError),

@@ -292,6 +292,7 @@ def test_text_is_empty_before_the_task_ran_and_names_it_after(ray: ModuleType, g
     with pytest.raises(ray.exceptions.TaskCancelledError) as caught:
         ray.get(pending, timeout=30)
     assert str(caught.value) == ""
+    assert caught.value.task_id is None
     with pytest.raises(ray.exceptions.TaskCancelledError) as caught:
         ray.get(running, timeout=30)
     assert running.task_id().hex() in str(caught.value)
@@ -456,6 +457,7 @@ def test_running_generator_ends_with_the_cancel(ray: ModuleType, gate: Gate, by:
     ray.cancel({"generator": stream, "item": item, "completed": stream.completed()}[by])
     assert ray.get(item) == 1
     assert_cancelled(ray, next(stream), ran=True)
+    assert_cancelled(ray, stream.completed(), ran=True)
     with pytest.raises(StopIteration):
         next(stream)
 
@@ -535,6 +537,29 @@ def test_generator_that_swallows_the_interrupt_yields_on(ray: ModuleType, gate: 
         next(stream)
 
 
+@pytest.mark.deliberately_different("the stream is cancelled, whatever it makes of the interrupt")
+def test_generator_that_turns_the_interrupt_into_an_exception_ends_with_that(
+    ray: ModuleType, gate: Gate
+) -> None:
+    @ray.remote
+    def generate(begun):
+        yield 1
+        try:
+            open(begun).close()
+            for _ in range(6000):
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            raise ValueError("converted") from None
+
+    stream = generate.remote(gate.path)
+    next(stream)
+    gate.meet()
+    ray.cancel(stream)
+    (last,) = stream
+    with pytest.raises(ValueError, match="converted"):
+        ray.get(last, timeout=30)
+
+
 def test_finished_generator_keeps_its_values(ray: ModuleType) -> None:
     @ray.remote
     def generate():
@@ -569,9 +594,7 @@ def test_dynamic_generator_is_cancelled_as_a_whole(ray: ModuleType, gate: Gate) 
     ref = stream_class(ray, num_returns="dynamic").remote(gate.path)
     gate.meet()
     ray.cancel(ref)
-    with pytest.raises(ray.exceptions.TaskCancelledError):
-        for item in ray.get(ref, timeout=30):
-            ray.get(item, timeout=30)
+    assert_cancelled(ray, ref, ran=True)
 
 
 # ---- actors ----
@@ -630,6 +653,8 @@ def test_running_call_is_not_interrupted_but_its_value_is_not_kept(
     ray.cancel(running)
     end.meet()
     assert_cancelled(ray, running, ran=False)
+    with pytest.raises(ray.exceptions.TaskCancelledError, match=running.task_id().hex()):
+        ray.get(running)
     assert ray.get(actor.quick.remote(), timeout=30) == "quick"
 
 
@@ -741,8 +766,8 @@ def test_stream_of_a_coroutine_is_cancelled(ray: ModuleType, gate: Gate) -> None
     assert ray.get(next(stream), timeout=30) == 1
     gate.meet()
     ray.cancel(stream)
-    with pytest.raises(ray.exceptions.TaskCancelledError):
-        ray.get(next(stream), timeout=30)
+    assert_cancelled(ray, next(stream), ran=True)
+    assert_cancelled(ray, stream.completed(), ran=True)
     with pytest.raises(StopIteration):
         next(stream)
     assert ray.get(actor.quick.remote(), timeout=30) == "quick"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .support import MIB
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -140,11 +142,24 @@ def test_node_and_job_are_the_same_for_all(ray: ModuleType) -> None:
 
 def test_one_node_is_alive_with_the_sessions_resources(ray: ModuleType) -> None:
     (node,) = ray.nodes()
-    assert node["Alive"]
     assert node["NodeID"] == ray.get_runtime_context().get_node_id()
+    assert node["Alive"] is node["alive"] is True
     assert node["Resources"]["CPU"] == 2.0
-    assert ray.cluster_resources()["CPU"] == 2.0
-    assert ray.cluster_resources()["token"] == 1.0
+    assert isinstance(node["Labels"], dict)
+    assert node["Resources"] == ray.cluster_resources()
+
+
+def test_resources_are_those_of_the_session_the_memory_and_the_node(ray: ModuleType) -> None:
+    resources = ray.cluster_resources()
+    address = ray.nodes()[0]["NodeManagerAddress"]
+    assert resources.pop("memory") > 0
+    assert resources == {
+        "CPU": 2.0,
+        "token": 1.0,
+        "object_store_memory": 100.0 * MIB,
+        f"node:{address}": 1.0,
+        "node:__internal_head__": 1.0,
+    }
 
 
 def test_what_a_task_holds_is_not_available(ray: ModuleType, gate: Gate) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,14 @@ def test_dynamic_gives_one_ref_to_a_generator_of_refs(ray: ModuleType) -> None:
     assert isinstance(generator, ray.DynamicObjectRefGenerator)
     assert len(generator) == 3
     assert [ray.get(item) for item in generator] == [0, 1, 2]
+
+
+@pytest.mark.deliberately_different('"dynamic" is deprecated, and warns of its removal')
+def test_dynamic_is_here_to_stay(ray: ModuleType) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generator = ray.get(counting(ray).remote(1))
+    assert len(generator) == 1
 
 
 @pytest.mark.parametrize("length", [0, 1, 200])
@@ -150,8 +159,9 @@ def test_dynamic_of_an_async_generator_fails(ray: ModuleType) -> None:
     async def f():
         yield 1
 
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises(ValueError, match="must return a generator") as info:
         ray.get(f.remote())
+    assert isinstance(info.value, ray.exceptions.RayTaskError)
 
 
 def test_dynamic_ref_passed_to_a_task_arrives_as_the_generator(ray: ModuleType) -> None:

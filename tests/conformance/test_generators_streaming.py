@@ -231,6 +231,16 @@ def test_anext_waits_for_the_value_and_lets_the_loop_run(ray: ModuleType, gate: 
     assert asyncio.run(consume()) == 0
 
 
+def test_anext_with_a_timeout_gives_nil_when_nothing_came(ray: ModuleType, gate: Gate) -> None:
+    async def consume():
+        generator = held(ray).remote([gate.path])
+        nothing = await generator._next_async(timeout_s=0.1)
+        await asyncio.to_thread(gate.meet)
+        return nothing.is_nil(), await (await generator._next_async())
+
+    assert asyncio.run(consume()) == (True, 0)
+
+
 def test_await_of_a_failed_item_raises_its_error(ray: ModuleType) -> None:
     @ray.remote
     def f():
@@ -923,6 +933,26 @@ def test_async_methods_yield_several_values_too(ray: ModuleType) -> None:
 
 
 # ---- dropping ----
+
+
+def test_dropped_generator_frees_what_was_not_taken(
+    ray: ModuleType, new_gate: Callable[[], Gate]
+) -> None:
+    @ray.remote
+    def f(arrived, leave, end):
+        yield np.zeros(2 * MIB)  # 16 MiB of the store's 100
+        open(arrived).close()
+        open(leave).close()
+        for _ in range(8):
+            yield np.zeros(2 * MIB)
+        open(end).close()
+
+    arrived, leave, end = new_gate(), new_gate(), new_gate()
+    generator = f.remote(arrived.path, leave.path, end.path)
+    arrived.meet()
+    del generator
+    leave.meet()
+    end.meet()
 
 
 def test_dropped_generator_lets_its_task_run_to_the_end(

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from .support import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import ModuleType
 
 
@@ -43,6 +45,22 @@ class TestInOneSession:
         assert ray.init(ignore_reinit_error=True) is not None
         assert ray.get(ref) == "kept"
 
+    def test_init_gives_facts_by_name(self, ray: ModuleType) -> None:
+        context = ray.init(ignore_reinit_error=True)
+        for name in ("address", "node_id", "node_ip_address"):
+            assert context[name] == context.address_info[name]
+            assert isinstance(context[name], str)
+        assert context["node_id"] == ray.get_runtime_context().get_node_id()
+
+    def test_init_takes_only_the_address_by_position(self, ray: ModuleType) -> None:
+        with pytest.raises(TypeError):
+            ray.init(None, 2)
+
+    def test_shutdown_takes_nothing_by_position(self, ray: ModuleType) -> None:
+        with pytest.raises(TypeError):
+            ray.shutdown(True)
+        assert ray.is_initialized() is True
+
     def test_init_in_a_task_raises_runtime_error(self, ray: ModuleType) -> None:
         @ray.remote
         def f():
@@ -63,7 +81,7 @@ class TestWithoutSession:
 
     def test_shutdown_without_a_session_does_nothing(self, down: ModuleType) -> None:
         assert down.shutdown() is None
-        assert down.shutdown() is None
+        assert down.shutdown(wait_for_processes=True) is None
         assert down.is_initialized() is False
 
     @pytest.mark.parametrize(
@@ -71,7 +89,7 @@ class TestWithoutSession:
         [
             ({"num_cpu": 2}, RuntimeError),
             ({"num_cpus": -1}, ValueError),
-            ({"object_store_memory": 10 * MIB}, ValueError),
+            ({"object_store_memory": 75 * MIB - 1}, ValueError),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
@@ -80,6 +98,64 @@ class TestWithoutSession:
     ) -> None:
         with pytest.raises(error):
             down.init(**options)
+        assert down.is_initialized() is False
+
+    @pytest.mark.filterwarnings("ignore:.*they do nothing on one machine")
+    def test_init_accepts_the_smallest_store_and_the_keywords_of_clusters(
+        self, down: ModuleType
+    ) -> None:
+        down.init(
+            num_cpus=1,
+            num_gpus=0,
+            labels={"key": "value"},
+            object_store_memory=75 * MIB,
+            include_dashboard=False,
+            dashboard_host="127.0.0.1",
+            dashboard_port=None,
+            job_config=None,
+            configure_logging=True,
+            logging_level="error",
+            logging_format=None,
+            logging_config=None,
+            log_to_driver=None,
+            namespace=None,
+            runtime_env=None,
+        )
+        assert down.cluster_resources()["object_store_memory"] == 75 * MIB
+
+    def test_what_a_session_made_is_refused_after_its_end(
+        self, down: ModuleType, session_options: dict[str, Any]
+    ) -> None:
+        @down.remote
+        class Counter:
+            def add(self):
+                return 1
+
+        down.init(**session_options)
+        ref, actor = down.put(1), Counter.remote()
+        assert down.get(actor.add.remote()) == 1
+        down.shutdown()
+        with pytest.raises(ValueError, match="owner is unknown"):
+            down.get(ref)
+        assert down.is_initialized() is True
+        with pytest.raises(Exception, match=r"(?i)failed to submit .*can't find actor"):
+            actor.add.remote()
+        with pytest.raises(down.exceptions.ActorHandleNotFoundError):
+            down.kill(actor)
+
+    @pytest.mark.deliberately_different("next of a stream without a session is an AttributeError")
+    def test_next_of_a_stream_after_shutdown_says_that_its_session_is_over(
+        self, down: ModuleType, session_options: dict[str, Any]
+    ) -> None:
+        @down.remote
+        def generate():
+            yield 1
+
+        down.init(**session_options)
+        stream = generate.remote()
+        down.shutdown()
+        with pytest.raises(down.exceptions.RaySystemError, match="session"):
+            next(stream)
         assert down.is_initialized() is False
 
     def test_init_after_shutdown_starts_a_new_session(
@@ -108,8 +184,9 @@ class TestWithoutSession:
         [
             lambda ray: ray.get(ray.remote(lambda: 1).remote()),
             lambda ray: ray.get(ray.put(1)),
+            lambda ray: ray.wait([]) == ([], []),
         ],
-        ids=["remote", "put"],
+        ids=["remote", "put", "wait"],
     )
     def test_first_use_starts_a_session(
         self, down: ModuleType, call: Callable[[ModuleType], int]
@@ -117,10 +194,27 @@ class TestWithoutSession:
         assert call(down) == 1
         assert down.is_initialized() is True
 
-    def test_first_use_starts_a_session_even_for_a_bad_get(self, down: ModuleType) -> None:
-        with pytest.raises(ValueError):
-            down.get(3)
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda ray: ray.get(3),
+            lambda ray: ray.kill(3),
+            lambda ray: ray.cancel(3),
+            lambda ray: ray.get_actor("nobody"),
+        ],
+        ids=["get", "kill", "cancel", "get_actor"],
+    )
+    def test_first_use_starts_a_session_even_for_a_bad_call(
+        self, down: ModuleType, call: Callable[[ModuleType], object]
+    ) -> None:
+        with pytest.raises((ValueError, TypeError)):
+            call(down)
         assert down.is_initialized() is True
+        # What nobody has chosen: a name space of its own, and less than a third of the memory.
+        assert uuid.UUID(down.get_runtime_context().namespace).version == 4
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        store = down.cluster_resources()["object_store_memory"]
+        assert 75 * MIB <= store <= min(0.3 * memory, 200e9)
 
 
 DRIVER = """
@@ -176,6 +270,44 @@ ray.get(chatty.remote())
         patterns = [rf"\(chatty pid=\d+\) to {stream}" for stream in ("stdout", "stderr")]
         read_driver_until(engine, options, body, patterns)
 
+    def test_actor_output_reaches_the_driver_with_the_class_or_the_repr(
+        self, engine: ModuleType, session_options: dict[str, Any]
+    ) -> None:
+        body = """
+@ray.remote
+class Plain:
+    def say(self):
+        print("from the plain one")
+
+@ray.remote
+class Named:
+    def __repr__(self):
+        return "number 7"
+    def say(self):
+        print("from the named one")
+
+ray.get([cls.remote().say.remote() for cls in (Plain, Named)])
+"""
+        options = {k: v for k, v in session_options.items() if k != "log_to_driver"}
+        patterns = [r"\(Plain pid=\d+\) from the plain", r"\(number 7 pid=\d+\) from the named"]
+        read_driver_until(engine, options, body, patterns)
+
+    def test_error_of_an_attempt_that_is_retried_is_printed(
+        self, engine: ModuleType, session_options: dict[str, Any], tmp_path: Path
+    ) -> None:
+        body = f"""
+@ray.remote(retry_exceptions=True)
+def flaky(mark={str(tmp_path / "mark")!r}):
+    import os
+    if not os.path.exists(mark):
+        open(mark, "w").close()
+        raise ValueError("first attempt")
+
+ray.get(flaky.remote())
+"""
+        options = {k: v for k, v in session_options.items() if k != "log_to_driver"}
+        read_driver_until(engine, options, body, ["ValueError: first attempt"])
+
     def test_error_that_nobody_asked_for_is_printed(
         self, engine: ModuleType, session_options: dict[str, Any]
     ) -> None:
@@ -190,16 +322,18 @@ fail.remote()
         read_driver_until(engine, options, body, ["nobody asked"])
 
     @pytest.mark.deliberately_different(
-        "the body of a generator with num_returns=0 never runs", runs_on_ray=False
+        "the body of a generator with num_returns=0 never runs; of a function, the error is lost",
+        runs_on_ray=False,
     )
+    @pytest.mark.parametrize("first", ["yield from ()", "pass"], ids=["generator", "function"])
     @pytest.mark.parametrize("statement", ['raise ValueError("no ref")', 'yield "no ref"'])
-    def test_generator_with_num_returns_zero_prints_what_has_no_ref(
-        self, engine: ModuleType, session_options: dict[str, Any], statement: str
+    def test_task_with_num_returns_zero_prints_what_has_no_ref(
+        self, engine: ModuleType, session_options: dict[str, Any], first: str, statement: str
     ) -> None:
         body = f"""
 @ray.remote(num_returns=0)
 def orphan():
-    yield from ()
+    {first}
     {statement}
 
 orphan.remote()

@@ -43,12 +43,42 @@ def test_ref_repr_and_str_name_the_hex(ray: ModuleType) -> None:
     assert repr(ref) == str(ref) == f"ObjectRef({ref.hex()})"
 
 
-def test_ref_made_from_the_binary_of_another_is_equal(ray: ModuleType) -> None:
+@pytest.mark.parametrize("through", ["class", "from_binary"])
+def test_ref_made_from_the_binary_of_another_is_equal(ray: ModuleType, through: str) -> None:
     ref = ray.put(1)
-    twin = ray.ObjectRef(ref.binary())
+    make = ray.ObjectRef if through == "class" else ray.ObjectRef.from_binary
+    twin = make(ref.binary())
     assert twin == ref
     assert hash(twin) == hash(ref)
     assert ray.get(twin) == 1
+
+
+@pytest.mark.deliberately_different("from_hex of a reference is not implemented")
+def test_ref_made_from_the_hex_of_another_is_equal(ray: ModuleType) -> None:
+    ref = ray.put(1)
+    assert ray.ObjectRef.from_hex(ref.hex()) == ref
+
+
+def test_refs_made_at_random_differ(ray: ModuleType) -> None:
+    first, second = ray.ObjectRef.from_random(), ray.ObjectRef.from_random()
+    assert first != second
+    assert first.size() == second.size() == 28
+
+
+def test_ref_made_from_too_few_bytes_raises_value_error(ray: ModuleType) -> None:
+    with pytest.raises(ValueError, match="28"):
+        ray.ObjectRef(b"short")
+
+
+def test_ref_tells_its_owner_in_bytes_and_no_call_site(ray: ModuleType) -> None:
+    ref = ray.put(1)
+    assert isinstance(ref.owner_address(), bytes)
+    assert ref.call_site() == ""
+
+
+def test_refs_of_puts_are_numbered_far_beyond_those_of_returns(ray: ModuleType) -> None:
+    number = int.from_bytes(ray.put(1).binary()[24:], "little")
+    assert 0x05F5E101 <= number < 0x06000000
 
 
 def test_ref_nil_is_all_ones_and_says_so(ray: ModuleType) -> None:
@@ -342,3 +372,27 @@ def test_views_stay_valid_after_the_last_ref_is_gone(ray: ModuleType) -> None:
 def test_values_whose_refs_are_dropped_make_room_for_new_ones(ray: ModuleType) -> None:
     for i in range(20):
         assert ray.get(ray.put(np.full(30 * MIB, i, dtype=np.uint8)))[-1] == i
+
+
+def test_value_that_an_actor_keeps_the_ref_of_outlives_every_other_ref(ray: ModuleType) -> None:
+    @ray.remote
+    class Keeper:
+        def keep(self, refs):
+            self.refs = refs
+
+        def read(self):
+            return int(ray.get(self.refs[0])[-1])
+
+    keeper, ref = Keeper.remote(), ray.put(np.arange(MIB))
+    ray.get(keeper.keep.remote([ref]))
+    del ref
+    for _ in range(3):
+        ray.put(np.zeros(2 * MIB))
+    assert ray.get(keeper.read.remote()) == MIB - 1
+
+
+def test_results_that_nobody_keeps_make_room_for_new_ones(ray: ModuleType) -> None:
+    fill = ray.remote(lambda i: np.full(30 * MIB, i, dtype=np.uint8))
+    for i in range(10):
+        fill.remote(i)
+        assert ray.get(fill.remote(i))[-1] == i

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,18 @@ ACCEPTED = [
     ("num_cpus", [0, 1, 0.5, 0.0001, None]),
     ("resources", [{}, {"token": 1}, {"token": 0.5}, None]),
     ("memory", [1000, None]),
+    ("num_gpus", [0, None]),
+    ("accelerator_type", ["any", None]),
+    ("label_selector", [{"key": "value"}, None]),
     ("max_retries", [-1, 0, 5, None]),
     ("retry_exceptions", [True, False, [ValueError], (ValueError, KeyError)]),
-    ("max_calls", [0, 3]),
+    ("max_calls", [0, 3, None]),
     ("name", ["a name", None]),
     ("scheduling_strategy", [None, "DEFAULT", "SPREAD"]),
-    ("runtime_env", [None, {"env_vars": {"A": "1"}}]),
+    ("runtime_env", [None, {"env_vars": {"A": "1"}}, {"unheard of": 1}]),
+    ("enable_task_events", [True, False]),
     ("_generator_backpressure_num_objects", [None, 1, -1]),
+    ("_num_objects_per_yield", [None, 1]),
 ]
 REFUSED = [
     ("num_returns", -1, ValueError),
@@ -45,6 +51,11 @@ REFUSED = [
     ("resources", {"GPU": 1}, ValueError),
     ("resources", {"token": -1}, ValueError),
     ("resources", ["token"], TypeError),
+    ("num_gpus", -1, ValueError),
+    ("num_gpus", "1", TypeError),
+    ("memory", -1, ValueError),
+    ("accelerator_type", 5, TypeError),
+    ("label_selector", 5, TypeError),
     ("object_store_memory", 1000, ValueError),
     ("max_retries", -2, ValueError),
     ("max_retries", 1.0, TypeError),
@@ -54,8 +65,10 @@ REFUSED = [
     ("retry_exceptions", [3], ValueError),
     ("retry_exceptions", [KeyboardInterrupt], ValueError),
     ("max_calls", -1, ValueError),
+    ("max_calls", 1.5, TypeError),
     ("name", 5, TypeError),
     ("scheduling_strategy", 5, TypeError),
+    ("runtime_env", "A=1", TypeError),
     ("runtime_env", {"env_vars": {"A": 1}}, TypeError),
     ("_generator_backpressure_num_objects", 0, ValueError),
     ("_generator_backpressure_num_objects", "2", TypeError),
@@ -99,8 +112,18 @@ def test_option_with_a_bad_value_raises_at_options(
 
 
 def test_option_unknown_is_named_in_the_error_with_the_valid_ones(ray: ModuleType) -> None:
-    with pytest.raises(ValueError, match=r"(?s)num_cpu .*num_cpus"):
+    text = r"(?s)Invalid option keyword num_cpu for remote functions\. .*num_cpus"
+    with pytest.raises(ValueError, match=text):
         ray.remote(num_cpu=1)(body)
+
+
+def test_option_scheduling_strategy_of_this_node_runs_here(ray: ModuleType) -> None:
+    strategies = importlib.import_module(f"{ray.__name__}.util.scheduling_strategies")
+    node = ray.get_runtime_context().get_node_id()
+    here = strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+    assert ray.get(ray.remote(lambda: 1).options(scheduling_strategy=here).remote()) == 1
+    with pytest.raises(ValueError, match="node_id"):
+        strategies.NodeAffinitySchedulingStrategy("this one", soft=True)
 
 
 def test_option_scheduling_strategy_unknown_raises_at_the_call(ray: ModuleType) -> None:
@@ -218,6 +241,41 @@ def test_task_that_can_never_run_pends_and_holds_nobody_up(
     pending = function.options(**options).remote()
     assert ray.get(function.remote()) == 1
     assert ray.wait([pending], timeout=0.1) == ([], [pending])
+
+
+def test_actor_that_holds_all_cpus_holds_tasks_up(ray: ModuleType) -> None:
+    @ray.remote(num_cpus=2)
+    class Wide:
+        def ready(self):
+            return True
+
+    actor = Wide.remote()
+    assert ray.get(actor.ready.remote()) is True
+    waiting = ray.remote(lambda: "ran").remote()
+    assert ray.wait([waiting], timeout=0.2) == ([], [waiting])
+    ray.kill(actor)
+    assert ray.get(waiting) == "ran"
+
+
+@pytest.mark.deliberately_different("an actor keeps its CPUs while a method of it waits")
+def test_actor_whose_method_waits_lends_its_cpus(ray: ModuleType) -> None:
+    inner = ray.remote(num_cpus=2)(lambda: "inner")
+
+    @ray.remote(num_cpus=2)
+    class Wide:
+        def wait(self):
+            return ray.get(inner.remote())
+
+    actor = Wide.remote()
+    try:
+        assert ray.get(actor.wait.remote(), timeout=5) == "inner"
+    finally:
+        ray.kill(actor)
+
+
+def test_worker_without_max_calls_is_used_again(ray: ModuleType) -> None:
+    pid = ray.remote(lambda: os.getpid())
+    assert len({ray.get(pid.remote()) for _ in range(10)}) < 10
 
 
 def test_max_calls_ends_the_worker_after_so_many_calls(ray: ModuleType) -> None:

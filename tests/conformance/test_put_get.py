@@ -35,6 +35,12 @@ def test_put_of_a_ref_in_a_list_keeps_the_ref(ray: ModuleType) -> None:
     assert ray.get(ray.put([inner])) == [inner]
 
 
+def test_put_takes_only_the_value_by_position(ray: ModuleType) -> None:
+    with pytest.raises(TypeError):
+        ray.put(1, None)
+    assert ray.get(ray.put(1, _owner=None, _tensor_transport=None)) == 1
+
+
 def test_put_of_none_gives_none(ray: ModuleType) -> None:
     assert ray.get(ray.put(None)) is None
 
@@ -103,8 +109,17 @@ def test_get_of_what_is_no_ref_raises_value_error(ray: ModuleType, value: Any) -
 def test_get_of_a_list_that_holds_no_ref_raises_type_error(
     ray: ModuleType, make: Callable[[Any], list[Any]]
 ) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="Attempting to call `get` on the value"):
         ray.get(make(ray.put(1)))
+
+
+def test_get_of_a_list_that_holds_a_stream_raises_type_error(ray: ModuleType) -> None:
+    @ray.remote
+    def generate():
+        yield 1
+
+    with pytest.raises(TypeError, match="Attempting to call `get` on the value"):
+        ray.get([generate.remote()])
 
 
 def test_get_twice_gives_independent_copies(ray: ModuleType) -> None:

@@ -84,19 +84,33 @@ def test_remote_function_called_directly_raises_type_error(ray: ModuleType) -> N
         f()
 
 
+def test_remote_gives_a_remote_function_that_knows_the_original(ray: ModuleType) -> None:
+    def f():
+        return 1
+
+    function = ray.remote(f)
+    assert type(function) is ray.remote_function.RemoteFunction
+    assert function._function is f
+
+
 @pytest.mark.parametrize(
-    ("args", "kwargs"),
-    [((), {}), ((1, 2, 3), {}), ((1,), {"z": 1}), ((1,), {"x": 1})],
+    ("args", "kwargs", "text"),
+    [
+        ((), {}, "missing a required argument: 'x'"),
+        ((1, 2, 3), {}, "too many positional arguments"),
+        ((1,), {"z": 1}, "unexpected keyword argument 'z'"),
+        ((1,), {"x": 1}, "multiple values for argument 'x'"),
+    ],
     ids=["too few", "too many", "unknown keyword", "twice"],
 )
 def test_remote_call_that_does_not_fit_the_signature_raises_type_error_at_the_call(
-    ray: ModuleType, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ray: ModuleType, args: tuple[Any, ...], kwargs: dict[str, Any], text: str
 ) -> None:
     @ray.remote
     def f(x, y=0):
         return x, y
 
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=text):
         f.remote(*args, **kwargs)
 
 
@@ -126,11 +140,12 @@ def test_remote_call_with_an_unpicklable_argument_raises_type_error_at_the_call(
     ray: ModuleType,
 ) -> None:
     @ray.remote
-    def f(x):
+    def keep(x):
         return x
 
-    with pytest.raises(TypeError, match="Could not serialize the argument"):
-        f.remote(threading.Lock())
+    text = r"Could not serialize the argument .*for a task or actor .*\.keep:"
+    with pytest.raises(TypeError, match=text):
+        keep.remote(threading.Lock())
 
 
 def test_remote_function_with_an_unpicklable_closure_raises_type_error_at_the_call(

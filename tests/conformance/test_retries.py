@@ -218,6 +218,21 @@ def test_result_survives_the_worker_that_made_it(ray: ModuleType, size: int) -> 
     assert ray.get(ray.remote(lambda: "next").remote()) == "next"
 
 
+@pytest.mark.parametrize("size", [1, MIB])
+def test_items_and_views_survive_the_worker_that_made_them(ray: ModuleType, size: int) -> None:
+    @ray.remote
+    def f():
+        yield os.getpid()
+        yield np.ones(size)
+        yield np.full(size, 2)
+
+    pid, first, second = f.remote()
+    view = ray.get(first)
+    kill_and_await(ray.get(pid))
+    assert view.sum() == size
+    assert ray.get(second).sum() == 2 * size
+
+
 @pytest.mark.deliberately_different("an object put by a task dies with its worker")
 def test_object_put_by_a_task_survives_the_worker(ray: ModuleType) -> None:
     @ray.remote

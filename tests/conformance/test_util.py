@@ -1,9 +1,11 @@
-"""ray.util: named actors listed, ActorPool and Queue."""
+"""ray.util: named actors listed, ActorPool, Queue, values as they come, serializers."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,8 +86,14 @@ def actors(ray: ModuleType) -> list[Any]:
                 open(path).close()
             return path
 
+        def both(self, x):
+            return x, 2 * x
+
         def fail(self, text):
             raise KeyError(text)
+
+        def die(self):
+            os._exit(1)
 
     worker = ray.remote(max_restarts=0)(Worker)
     return [worker.remote(), worker.remote()]
@@ -133,6 +141,17 @@ def test_pool_lends_and_takes_actors(pool: Any) -> None:
         pool.push(first)
     pool.push(second)
     assert list(pool.map(double, [1])) == [2]
+
+
+def test_pool_refuses_an_actor_that_is_at_work_for_it(
+    ray: ModuleType, actors: list[Any], gate: Gate
+) -> None:
+    pool = ray.util.ActorPool(actors[:1])
+    pool.submit(wait, gate.path)
+    with pytest.raises(ValueError):
+        pool.push(actors[0])
+    gate.meet()
+    assert pool.get_next() == gate.path
 
 
 def test_pool_keeps_the_order_of_values_that_come_in_another(pool: Any, gate: Gate) -> None:
@@ -203,6 +222,176 @@ def test_work_that_waits_is_done_by_an_actor_that_joins(
     assert pool.get_next_unordered(timeout=30) == gate.path
 
 
+def test_result_that_is_ignored_at_its_timeout_leaves_its_actor_to_the_next(
+    ray: ModuleType, actors: list[Any], gate: Gate
+) -> None:
+    pool = ray.util.ActorPool(actors[:1])
+    pool.submit(wait, gate.path)
+    pool.submit(double, 3)
+    with pytest.raises(TimeoutError, match="ignored"):
+        pool.get_next(timeout=0.1, ignore_if_timedout=True)
+    gate.meet()
+    assert pool.get_next(timeout=30) == 6
+    assert pool.has_free()
+    assert not pool.has_next()
+
+
+@pytest.mark.deliberately_different("Ray raises UnboundLocalError, and nothing is ignored")
+def test_unordered_result_can_be_ignored_at_its_timeout_too(
+    ray: ModuleType, actors: list[Any], gate: Gate
+) -> None:
+    pool = ray.util.ActorPool(actors[:1])
+    pool.submit(wait, gate.path)
+    try:
+        with pytest.raises(TimeoutError, match="ignored"):
+            pool.get_next_unordered(timeout=0.1, ignore_if_timedout=True)
+    finally:
+        gate.meet()
+    assert not pool.has_next()
+
+
+def test_pool_gives_no_more_work_to_an_actor_that_died(ray: ModuleType, actors: list[Any]) -> None:
+    pool = ray.util.ActorPool(actors)
+    pool.submit(lambda actor, value: actor.die.remote(), None)
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        pool.get_next(timeout=30)
+    assert list(pool.map(double, range(4))) == [0, 2, 4, 6]
+
+
+@pytest.mark.deliberately_different("Ray's pool loses the actor")
+def test_pool_keeps_an_actor_whose_submission_raises(ray: ModuleType, actors: list[Any]) -> None:
+    pool = ray.util.ActorPool(actors[:1])
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda actor, value: value / 0, 1)
+    assert pool.has_free()
+
+
+def test_pool_gives_all_results_of_a_call_that_has_several(pool: Any) -> None:
+    pool.submit(lambda actor, value: actor.both.options(num_returns=2).remote(value), 3)
+    assert pool.get_next() == [3, 6]
+
+
+# ---- as_completed, map_unordered ----
+
+
+@pytest.fixture
+def pass_gate(ray: ModuleType) -> Any:
+    """A task that stands at a gate, if it is given one."""
+
+    @ray.remote(num_cpus=0)
+    def pass_gate(path):
+        if path:
+            open(path).close()
+        return path
+
+    return pass_gate
+
+
+def test_as_completed_gives_what_has_come_first(
+    ray: ModuleType, pass_gate: Any, gate: Gate
+) -> None:
+    refs = [pass_gate.remote(gate.path), pass_gate.remote("")]
+    values = ray.util.as_completed(refs, chunk_size=1)
+    assert next(values) == ""
+    gate.meet()
+    assert list(values) == [gate.path]
+
+
+def test_as_completed_gives_references_where_asked_for(ray: ModuleType, pass_gate: Any) -> None:
+    refs = [pass_gate.remote("") for _ in range(3)]
+    assert set(ray.util.as_completed(refs, yield_obj_refs=True)) == set(refs)
+    assert list(ray.util.as_completed([])) == []
+
+
+def test_as_completed_raises_what_a_task_raised(ray: ModuleType) -> None:
+    fail = ray.remote(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        next(ray.util.as_completed([fail.remote()]))
+
+
+@pytest.mark.parametrize("backpressure", [None, 1, 3])
+def test_map_unordered_gives_every_value_once(ray: ModuleType, backpressure: int | None) -> None:
+    square = ray.remote(lambda x: x * x)
+    values = ray.util.map_unordered(square, range(8), backpressure_size=backpressure, chunk_size=2)
+    assert sorted(values) == [x * x for x in range(8)]
+
+
+def test_map_unordered_takes_items_as_there_is_room(ray: ModuleType) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        while True:
+            taken.append(len(taken))
+            yield taken[-1]
+
+    identity = ray.remote(lambda x: x)
+    values = ray.util.map_unordered(identity, items(), backpressure_size=3, chunk_size=1)
+    for rank in range(3):
+        assert next(values) in taken
+        assert len(taken) == 3 + rank
+
+
+@pytest.mark.parametrize(
+    "options", [{"chunk_size": 0}, {"num_returns": 2}, {"backpressure_size": 0}], ids=str
+)
+def test_map_unordered_refuses_sizes_that_make_no_sense(
+    ray: ModuleType, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError):
+        next(ray.util.map_unordered(ray.remote(lambda x: x), [1], **options))
+    if "backpressure_size" not in options:
+        with pytest.raises(ValueError):
+            next(ray.util.as_completed([ray.put(1)], **options))
+
+
+# ---- serializers ----
+
+
+class Locked:
+    """Cannot be pickled by itself."""
+
+    def __init__(self, name: str) -> None:
+        """Be called so."""
+        self.name = name
+        self.lock = threading.Lock()
+
+
+@pytest.fixture
+def registered(ray: ModuleType) -> Iterator[type[Locked]]:
+    """The class, pickled by its objects' names until the case ends."""
+    ray.util.register_serializer(
+        Locked, serializer=lambda value: value.name, deserializer=lambda name: name.upper()
+    )
+    yield Locked
+    ray.util.deregister_serializer(Locked)
+
+
+def test_registered_serializer_carries_objects_to_tasks(
+    ray: ModuleType, registered: type[Locked]
+) -> None:
+    assert ray.get(ray.put([registered("a")])) == ["A"]
+    assert ray.get(ray.remote(lambda value: value).remote(registered("b"))) == "B"
+
+
+def test_registered_serializer_is_not_for_derived_classes(
+    ray: ModuleType, registered: type[Locked]
+) -> None:
+    class Derived(registered):  # type: ignore[misc, valid-type]
+        pass
+
+    with pytest.raises(TypeError, match="Could not serialize"):
+        ray.put(Derived("a"))
+
+
+def test_deregistered_serializer_is_used_no_longer(
+    ray: ModuleType, registered: type[Locked]
+) -> None:
+    ray.util.deregister_serializer(registered)
+    ray.util.deregister_serializer(registered)
+    with pytest.raises(TypeError, match="Could not serialize"):
+        ray.put(registered("a"))
+
+
 # ---- Queue ----
 
 
@@ -233,6 +422,14 @@ def test_queue_is_first_in_first_out(new_queue: Callable[..., Any]) -> None:
     assert queue.qsize() == len(queue) == 3
     assert [queue.get(), queue.get_nowait(), queue.get(timeout=30)] == [1, 2, 3]
     assert queue.empty()
+
+
+def test_queue_holds_the_value_of_a_reference(
+    ray: ModuleType, new_queue: Callable[..., Any]
+) -> None:
+    queue = new_queue()
+    queue.put(ray.put("value"))
+    assert queue.get() == "value"
 
 
 def test_queue_says_when_it_is_empty_or_full(queues: Any, new_queue: Callable[..., Any]) -> None:

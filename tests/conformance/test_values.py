@@ -7,6 +7,7 @@ import collections
 import datetime
 import decimal
 import fractions
+import pickle
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -196,8 +197,9 @@ def test_array_returned_by_a_task_is_read_only(ray: ModuleType, size: int) -> No
     assert not ray.get(ray.remote(lambda: np.ones(size)).remote()).flags.writeable
 
 
-def test_array_read_twice_shares_its_memory(ray: ModuleType) -> None:
-    ref = ray.put(np.arange(MIB))
+@pytest.mark.parametrize("size", [3, MIB])
+def test_array_read_twice_shares_its_memory(ray: ModuleType, size: int) -> None:
+    ref = ray.put(np.arange(size))
     first, second = ray.get(ref), ray.get(ref)
     assert first is not second
     assert np.shares_memory(first, second)
@@ -310,12 +312,16 @@ def test_masked_array_keeps_its_mask(ray: ModuleType) -> None:
     result = ray.get(ray.put(original))
     assert type(result) is type(original)
     assert result.tolist() == [1, None, 3]
+    result[0] = 9
+    assert result.tolist() == [9, None, 3]
 
 
 def test_matrix_stays_a_matrix(ray: ModuleType) -> None:
     result = ray.get(ray.put(np.ones((2, 2)).view(np.matrix)))
     assert type(result) is np.matrix
     assert result.tolist() == [[1, 1], [1, 1]]
+    result[0, 0] = 9
+    assert result.tolist() == [[9, 1], [1, 1]]
 
 
 def test_array_array_comes_back_as_a_writable_copy(ray: ModuleType) -> None:
@@ -324,8 +330,28 @@ def test_array_array_comes_back_as_a_writable_copy(ray: ModuleType) -> None:
     assert result == array.array("d", [5.0, 2.0])
 
 
-def test_memoryview_comes_back_with_its_bytes(ray: ModuleType) -> None:
-    assert bytes(ray.get(ray.put(memoryview(b"abc")))) == b"abc"
+def test_memoryview_comes_back_as_bytes(ray: ModuleType) -> None:
+    original = memoryview(b"abc")
+    for result in (
+        ray.get(ray.put(original)),
+        ray.get(ray.put({"nested": original}))["nested"],
+        there_and_back(ray, original),
+    ):
+        assert type(result) is bytes
+        assert result == b"abc"
+
+
+def test_pickle_buffer_comes_back_as_a_read_only_buffer(ray: ModuleType) -> None:
+    result = memoryview(ray.get(ray.put(pickle.PickleBuffer(b"abc"))))
+    assert result.readonly
+    assert result == b"abc"
+
+
+def test_bytes_read_twice_are_two_copies(ray: ModuleType) -> None:
+    ref = ray.put(b"x" * MIB)
+    first, second = ray.get(ref), ray.get(ref)
+    assert first == second
+    assert first is not second
 
 
 def test_bytearray_comes_back_with_its_bytes(ray: ModuleType) -> None:
