@@ -369,8 +369,8 @@ typedef struct rl_control {
     _Alignas(64) uint64_t tasks_finished;
     uint64_t sealed_in_place; /* values in blocks that were computed there */
     uint64_t copied;          /* values that were copied to their blocks */
-    uint64_t objects_live; /* derived */
-    uint64_t tasks_live;   /* derived */
+    uint64_t objects_live;    /* derived */
+    uint64_t tasks_live;      /* derived */
 } rl_control;
 
 #endif

@@ -9,6 +9,7 @@ of its own because asyncio is slow to import. It must not know how the actor was
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import sys
 import threading
@@ -60,6 +61,8 @@ class Loop:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
+        #: The main thread's, for calls: what numpy allocates with is part of it.
+        self._context = contextvars.copy_context()
         self._loop.add_signal_handler(session.CANCEL_SIGNAL, self._cancel_marked)
         pumps = [
             asyncio.ensure_future(self._start_pump(group, size))
@@ -81,7 +84,7 @@ class Loop:
                 job = self._core.take_call(self._job, group)
                 if job is None:
                     break
-                self._loop.call_soon_threadsafe(self._start, job, room)
+                self._loop.call_soon_threadsafe(self._start, job, room, context=self._context)
         self._loop.call_soon_threadsafe(done.set_result, None)
 
     def _start(self, job: _core.Job, room: threading.Semaphore) -> None:

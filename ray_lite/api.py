@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 from ray_lite import session
-from ray_lite._codec import encode
 from ray_lite._core import ObjectRef, Session
 from ray_lite._options import check_init_options
 from ray_lite._values import read
@@ -177,7 +176,8 @@ def memory_summary() -> dict[str, int]:
     "tasks" that are alive, tasks "finished". "sealed_in_place" and "copied": values too long for a
     record that were stored where they had been computed, or copied. "repairs": after deaths.
     """
-    return dict(connect().core.usage())
+    usage: dict[str, int] = {**connect().core.usage()}  # type: ignore[dict-item]
+    return usage
 
 
 def _short(value: object) -> str:

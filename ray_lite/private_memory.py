@@ -1,7 +1,7 @@
 """numpy's arrays in the store, for this process: switched on, and kept right over a fork.
 
-Owns when numpy is given the store's memory (in workers, unless RAY_LITE_ZERO_COPY=0), and what a fork
-does to such memory. It must not know when an array is stored without a copy: returns.py,
+Owns when numpy is given the store's memory (in workers, unless RAY_LITE_ZERO_COPY=0), and what a
+fork does to such memory. It must not know when an array is stored without a copy: returns.py,
 _core.Session.
 """
 
