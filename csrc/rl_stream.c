@@ -395,7 +395,7 @@ static int has_room(const rl_mapping *m, const rl_stream *t)
     if (t->limit && produced_of(t) - taken_of(t) >= t->limit) return 0;
     if (t->actor != RL_NIL) return has_room_in_actor(m, t);
     return untaken_bytes_of(t) <= m->control->data_size / RL_STREAM_SHARE ||
-           rl_task_is_awaited(m, task_of(t));
+           rl_task_is_awaited(m, task_of(t)) || rl_task_runs_at_home(m, task_of(t));
 }
 
 int rl_stream_has_room(const rl_session *s, rl_handle stream)

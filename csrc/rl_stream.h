@@ -23,7 +23,8 @@
  *             item of this stream), and, if it is a task and no
  *             actor's call (which would keep later calls waiting), while the untaken items take
  *             more than their share of the store. That last one only delays: it ends when somebody
- *             waits for the task's end.
+ *             waits for the task's end. It does not hold for who runs what it has submitted itself,
+ *             and would wait for itself.
  */
 #ifndef RL_STREAM_H
 #define RL_STREAM_H

@@ -106,6 +106,12 @@ uint32_t rl_task_fills(const rl_mapping *m, uint32_t task)
     return stream < m->control->streams.capacity ? stream : RL_NIL;
 }
 
+int rl_task_runs_at_home(const rl_mapping *m, uint32_t task)
+{
+    uint32_t slot = rl_task_worker(m, task);
+    return slot < RL_MAX_SLOTS && m->slots[slot].role == RL_ROLE_DRIVER;
+}
+
 int rl_task_is_awaited(const rl_mapping *m, uint32_t task)
 {
     if (task >= m->control->tasks.capacity || m->tasks[task].returns.n != 1) return 0;
@@ -538,6 +544,12 @@ static void write_task(rl_mapping *m, rl_task *t, const rl_spec *spec, uint32_t 
     if (spec->args.index == RL_NIL && spec->nbytes) memcpy(t->bytes, spec->bytes, spec->nbytes);
 }
 
+/* Does claimed task t hold what it demands, as the one task of a worker (T4 to T6)? */
+static int is_booked(const rl_mapping *m, const rl_task *t)
+{
+    return !is_call(t) && m->slots[worker_of(t)].role != RL_ROLE_DRIVER;
+}
+
 /* Call `each` for every object that task t names. */
 static void name_all(rl_mapping *m, const rl_task *t)
 {
@@ -583,56 +595,6 @@ static uint64_t parent_of(const rl_session *s, const rl_spec *spec)
     return atomic_load_explicit(&s->running, memory_order_relaxed);
 }
 
-static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns, rl_handle *outlet)
-{
-    rl_session *s = section->s;
-    rl_mapping *m = &s->map;
-    uint32_t i =
-        rl_table_take(&m->control->tasks, m->tasks, sizeof(rl_task), offsetof(rl_task, next));
-    rl_task *t = &m->tasks[i];
-    write_task(m, t, spec, s->slot);
-    for (uint32_t k = 0; k < spec->nreturns; k++) {
-        returns[k] = rl_object_handle(m, rl_object_make_pending(s, i, t->seq, k + 1));
-    }
-    rl_list_make(m, returns, spec->nreturns, &t->returns);
-    rl_list_make(m, spec->refs, spec->nrefs, &t->refs);
-    if (spec->streams) {
-        const rl_stream_spec stream = {.task = i,
-                                       .gen = t->seq,
-                                       .actor = is_call(t) ? actor_of(m, t) : RL_NIL,
-                                       .limit = spec->stream_limit,
-                                       .logged = spec->max_retries != 0};
-        set_stream(t, rl_stream_make(s, &stream, outlet));
-    }
-    t->parent = parent_of(s, spec);
-    if (spec->makes) t->mailbox = rl_actor_make(m, i, spec->makes);
-    int orphan = is_call(t) && actor_of(m, t) == RL_NIL;
-    t->missing = orphan ? 0 : hook(m, i);
-    if (orphan) {
-        strand(section, t, RL_TASK_ORPHANED); /* COMMIT */
-    } else {
-        RL_KILL_POINT("task.submit.before");
-        set_state(t, t->missing ? RL_TASK_WAITING : RL_TASK_READY); /* COMMIT */
-        RL_KILL_POINT("task.submit.after");
-    }
-    m->control->tasks_live++;
-    name_all(m, t);
-    if (!orphan) line_up(section, i);
-}
-
-int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *outlet)
-{
-    rl_section section;
-    int err = rl_enter(s, &section, RL_OP_TASK);
-    if (err) return err;
-    err = check_spec(s, spec);
-    if (!err) submit(&section, spec, returns, outlet);
-    rl_leave(&section);
-    return err;
-}
-
-/* ---- take ---- */
-
 static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
 {
     const rl_task *t = &m->tasks[i];
@@ -659,6 +621,73 @@ static void describe(const rl_mapping *m, uint32_t i, rl_job *out)
     memcpy(out->name, t->name, sizeof out->name);
     if (t->args == RL_NIL) memcpy(out->bytes, t->bytes, t->nbytes);
 }
+
+/* May its submitter run task t, which waits for nothing, before all others? */
+static int is_next(const rl_mapping *m, const rl_task *t)
+{
+    if (!is_call(t)) return 1;
+    const rl_actor *a = &m->actors[actor_of(m, t)];
+    return !(a->flags & RL_ACTOR_ORDERED) || a->calls == 0;
+}
+
+static void submit(rl_section *section, const rl_spec *spec, rl_handle *returns, rl_handle *outlet)
+{
+    rl_session *s = section->s;
+    rl_mapping *m = &s->map;
+    uint32_t i =
+        rl_table_take(&m->control->tasks, m->tasks, sizeof(rl_task), offsetof(rl_task, next));
+    rl_task *t = &m->tasks[i];
+    write_task(m, t, spec, s->slot);
+    for (uint32_t k = 0; k < spec->nreturns; k++) {
+        returns[k] = rl_object_handle(m, rl_object_make_pending(s, i, t->seq, k + 1));
+    }
+    rl_list_make(m, returns, spec->nreturns, &t->returns);
+    rl_list_make(m, spec->refs, spec->nrefs, &t->refs);
+    if (spec->streams) {
+        const rl_stream_spec stream = {.task = i,
+                                       .gen = t->seq,
+                                       .actor = is_call(t) ? actor_of(m, t) : RL_NIL,
+                                       .limit = spec->stream_limit,
+                                       .logged = spec->max_retries != 0};
+        set_stream(t, rl_stream_make(s, &stream, outlet));
+    }
+    t->parent = parent_of(s, spec);
+    if (spec->makes) t->mailbox = rl_actor_make(m, i, spec->makes);
+    int orphan = is_call(t) && actor_of(m, t) == RL_NIL;
+    t->missing = orphan ? 0 : hook(m, i);
+    int claims = spec->claimed && !orphan && !t->missing && is_next(m, t);
+    if (orphan) {
+        strand(section, t, RL_TASK_ORPHANED); /* COMMIT */
+    } else {
+        RL_KILL_POINT("task.submit.before");
+        set_state(t, claims       ? RL_TASK_CLAIMED | s->slot << RL_TASK_SLOT_SHIFT
+                     : t->missing ? RL_TASK_WAITING
+                                  : RL_TASK_READY); /* COMMIT */
+        RL_KILL_POINT("task.submit.after");
+    }
+    m->control->tasks_live++;
+    name_all(m, t);
+    if (spec->claimed) spec->claimed->task.index = RL_NIL;
+    if (claims) {
+        if (is_call(t)) rl_actor_count(m, actor_of(m, t), t->submitter, 1);
+        describe(m, i, spec->claimed);
+    } else if (!orphan) {
+        line_up(section, i);
+    }
+}
+
+int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *outlet)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    err = check_spec(s, spec);
+    if (!err) submit(&section, spec, returns, outlet);
+    rl_leave(&section);
+    return err;
+}
+
+/* ---- take ---- */
 
 static void set_current(rl_session *s, uint32_t task)
 {
@@ -908,7 +937,7 @@ static void put_down(rl_section *section, const rl_task *t)
     if (pthread_equal(pthread_self(), s->runner)) {
         atomic_store_explicit(&s->running, 0, memory_order_relaxed);
     }
-    if (is_call(t)) return;
+    if (!is_booked(&s->map, t)) return;
     rl_slot *slot = &s->map.slots[s->slot];
     int blocked = (int)atomic_exchange_explicit(&slot->blocked, 0, memory_order_relaxed);
     book(s->map.control, &s->map.classes[t->class_], 1, blocked);
@@ -953,6 +982,20 @@ int rl_task_strand(rl_session *s, rl_handle task)
     return err;
 }
 
+int rl_task_repeat(rl_session *s, rl_handle task)
+{
+    rl_section section;
+    int err = rl_enter(s, &section, RL_OP_TASK);
+    if (err) return err;
+    rl_task *t = find_mine(s, task);
+    if (t) t->attempt++;
+    if (t && t->mailbox != RL_NIL) {
+        atomic_store_explicit(&s->map.actors[t->mailbox].kill, 0, memory_order_relaxed);
+    }
+    rl_leave(&section);
+    return t ? 0 : RL_ESTALE;
+}
+
 void rl_task_strand_claims(rl_section *section, uint32_t slot)
 {
     rl_mapping *m = &section->s->map;
@@ -961,7 +1004,7 @@ void rl_task_strand_claims(rl_section *section, uint32_t slot)
     for (uint32_t i = 0; i < m->control->tasks.high_water; i++) {
         rl_task *t = &m->tasks[i];
         if (word_of(t) != claimed) continue;
-        if (!is_call(t)) {
+        if (is_booked(m, t)) {
             book(m->control, &m->classes[t->class_], 1, blocked);
             m->control->occupied--;
         }
@@ -1347,7 +1390,7 @@ static uint32_t sort_lined_up(rl_mapping *m)
 static void rebuild_claimed(rl_mapping *m, uint32_t i)
 {
     rl_task *t = &m->tasks[i];
-    if (is_call(t)) return;
+    if (!is_booked(m, t)) return;
     rl_slot *slot = &m->slots[worker_of(t)];
     atomic_store_explicit(&slot->task, i, memory_order_relaxed);
     m->control->occupied++;
@@ -1457,7 +1500,7 @@ const char *rl_task_check(const rl_mapping *m)
         if (w >= RL_MAX_SLOTS || atomic_load(&m->slots[w].state) == RL_SLOT_FREE) {
             return "task: claimed by nobody";
         }
-        if (is_call(t)) continue;
+        if (!is_booked(m, t)) continue;
         nclaimed++;
         if (atomic_load(&m->slots[w].task) != i) return "task: its worker runs another (T5)";
         for (uint32_t r = 0; r < RL_MAX_RESOURCES; r++) {

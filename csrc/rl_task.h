@@ -14,10 +14,11 @@
  *   T3  Each READY task that is no call is in the queue of its class, in the order in which they
  *       became ready, those to be run again first (derived; after a repair in the order of `seq`).
  *   T4  available == total - sum of the demands of CLAIMED tasks, without the CPUs of those whose
- *       worker is blocked (derived).
- *   T5  A slot has at most one CLAIMED task, calls apart.
- *   T6  occupied == number of CLAIMED tasks, calls apart; workers == number of live worker slots
- *       (derived).
+ *       worker is blocked (derived). What a driver runs itself holds nothing.
+ *   T5  A slot has at most one CLAIMED task, calls apart; a driver's may have any number.
+ *   T6  occupied == number of CLAIMED tasks, calls and drivers' apart; workers == number of live
+ *       worker slots (derived).
+ * LOCAL MODE A driver may claim what it submits (`claimed` of rl_spec) and run it itself.
  * FAIRNESS   The oldest head that fits runs. One that lacks only CPUs and has been passed over
  *            RL_PATIENCE times has the CPUs kept free for it for up to RL_RESERVE_NS: small tasks
  *            do not starve one that wants many. Tasks of tasks run all the same, and after that time
@@ -60,6 +61,7 @@ typedef struct rl_spec {
     uint32_t group;             /* of the actor's threads that are to run the call */
     const rl_handle *parent;    /* task of this process that submits it; NULL: the one of the thread
                                    that takes tasks, if it is that which submits */
+    struct rl_job *claimed; /* not NULL: this process runs it at once, if nothing is before it */
 } rl_spec;
 
 /* What a worker needs to know about the task that it took. */
@@ -87,6 +89,9 @@ int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total);
 
 /* Submit a task. returns[0..nreturns) are its return objects, each held once by the caller; so is
  * *outlet, the reading end of its stream, if the task fills one (else it may be NULL).
+ *
+ * With `claimed`, the task is this process's as if taken, and described there; if it has to wait for
+ * an object, or for older calls of an ORDERED actor, or has stranded, `claimed->task.index` is RL_NIL.
  *
  * One that makes an actor has one return. EEXIST: the actor's name is taken. EBUSY: the caller has as
  * many calls of the actor live as its `most_calls`. A call of a dead actor is accepted, for the
@@ -141,6 +146,9 @@ int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_val
 /* Worker: give the task to the supervisor, to be run again (an exception that is to be retried). */
 int rl_task_strand(rl_session *s, rl_handle task);
 
+/* Driver: run a claimed task again, oneself. */
+int rl_task_repeat(rl_session *s, rl_handle task);
+
 /* Supervisor: the next stranded task, from index *cursor on; RL_EAGAIN at the end. `*open` is how
  * many of its returns are not sealed. */
 int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open);
@@ -178,6 +186,8 @@ void rl_task_unblock(rl_session *s);
 uint32_t rl_task_worker(const rl_mapping *m, uint32_t task);
 /* Does somebody wait for the first return of a live task? */
 int rl_task_is_awaited(const rl_mapping *m, uint32_t task);
+/* Does a driver run the task itself, which it has submitted? */
+int rl_task_runs_at_home(const rl_mapping *m, uint32_t task);
 /* Stream of `task` (an index, or RL_NIL), or RL_NIL; also without the lock, and then maybe that of
  * another task which has the record now. */
 uint32_t rl_task_fills(const rl_mapping *m, uint32_t task);

@@ -179,26 +179,6 @@ cdef extern from "rl_actor.h" nogil:
     int rl_actor_kill(rl_session *s, rl_handle actor, uint32_t kill)
 
 cdef extern from "rl_task.h" nogil:
-    ctypedef struct rl_spec:
-        const char *name
-        rl_handle function
-        uint32_t class_
-        uint32_t nreturns
-        const rl_handle *refs
-        uint32_t nrefs
-        uint32_t ndeps
-        uint32_t kind
-        uint32_t nbytes
-        const void *bytes
-        rl_handle args
-        int32_t max_retries
-        uint32_t options
-        uint32_t streams
-        uint32_t stream_limit
-        const rl_actor_spec *makes
-        const rl_handle *actor
-        uint32_t group
-        const rl_handle *parent
     ctypedef struct rl_job:
         rl_handle task
         rl_handle function
@@ -220,6 +200,27 @@ cdef extern from "rl_task.h" nogil:
         int32_t max_retries
         char name[48]
         uint8_t bytes[148]
+    ctypedef struct rl_spec:
+        const char *name
+        rl_handle function
+        uint32_t class_
+        uint32_t nreturns
+        const rl_handle *refs
+        uint32_t nrefs
+        uint32_t ndeps
+        uint32_t kind
+        uint32_t nbytes
+        const void *bytes
+        rl_handle args
+        int32_t max_retries
+        uint32_t options
+        uint32_t streams
+        uint32_t stream_limit
+        const rl_actor_spec *makes
+        const rl_handle *actor
+        uint32_t group
+        const rl_handle *parent
+        rl_job *claimed
     ctypedef struct rl_load:
         uint32_t ready
         uint32_t runnable
@@ -250,6 +251,7 @@ cdef extern from "rl_task.h" nogil:
     int rl_task_returned(rl_session *s, rl_handle object, uint64_t *fingerprint)
     int rl_task_finish(rl_session *s, rl_handle task, rl_handle object, const rl_value *value)
     int rl_task_strand(rl_session *s, rl_handle task)
+    int rl_task_repeat(rl_session *s, rl_handle task)
     int rl_task_next_stranded(rl_session *s, uint32_t *cursor, rl_job *out, uint32_t *open)
     int rl_task_requeue(rl_session *s, rl_handle task)
     int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint32_t nvalues)
@@ -291,8 +293,8 @@ cdef class Session:
     cdef ObjectRef adopt(self, rl_handle h)
     cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
                       bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
-                      ObjectRef actor, uint32_t group, Job parent,
-                      const rl_actor_spec *makes)
+                      ObjectRef actor, uint32_t group, Job parent, const rl_actor_spec *makes,
+                      bint claim)
     cdef list read_refs(self, rl_handle h, uint32_t n)
     cdef object read_at(self, rl_handle h)
 
@@ -357,6 +359,7 @@ cdef class Job:
     cdef Session session
     cdef rl_job job
     cdef rl_handle *returns_   # [nreturns]
+    cdef bint own              # this process has submitted it, and runs it itself
 
     cdef int load_returns(self) except -1
     cdef int keep_all(self, list values) except -1

@@ -127,6 +127,8 @@ class Session:
         actor: ObjectRef[Any] | None = None,
         group: int = 0,
         parent: Job | None = None,
+        *,
+        claim: bool = False,
     ) -> list[Any]: ...
     def submit_actor(
         self,
@@ -142,7 +144,9 @@ class Session:
         detached: bool,
         most_calls: int,
         most_untaken: int,
-    ) -> ObjectRef[Any]: ...
+        *,
+        claim: bool = False,
+    ) -> list[Any]: ...
     def put_bare(self, args: Encoded) -> ObjectRef[Any]: ...
 
     # A worker's side.

@@ -589,25 +589,29 @@ cdef class Session:
 
     def submit(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
                uint32_t nreturns, bytes name not None, int32_t max_retries, uint32_t options,
-               int64_t stream_limit, ObjectRef actor=None, uint32_t group=0, Job parent=None):
+               int64_t stream_limit, ObjectRef actor=None, uint32_t group=0, Job parent=None,
+               *, bint claim=False):
         """Submit a task; return the references to its `nreturns` return objects.
 
         With `stream_limit` >= 0 it fills a stream too, which is the last item of the list: 0 lets
         it run ahead, else it may pause when so many items are untaken. With `actor` it is a call
         that the threads of `group` of that actor run. `parent` is the job of this process that
-        submits it, where it runs several at once.
+        submits it, where it runs several at once. With `claim` the last item of the list is the
+        Job, which this process has to run now; or None: others will.
 
         Raises:
             PendingCallsLimitExceeded: The actor has as many calls as it may.
         """
         return self._submit(function, args, class_, nreturns, name, max_retries, options,
-                            stream_limit, actor, group, parent, NULL)
+                            stream_limit, actor, group, parent, NULL, claim)
 
     def submit_actor(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
                      bytes name not None, int32_t max_restarts, uint32_t options,
                      bytes actor_name not None, bytes space not None, bint ordered, bint detached,
-                     uint32_t most_calls, uint32_t most_untaken):
-        """Submit an actor; return the reference to the object that stands for it.
+                     uint32_t most_calls, uint32_t most_untaken, *, bint claim=False):
+        """Submit an actor; return a list of the reference to the object that stands for it.
+
+        With `claim`: and of the Job, which this process has to run now.
 
         Raises:
             ActorAlreadyExistsError: Its name is taken in that namespace.
@@ -619,17 +623,19 @@ cdef class Session:
         spec.most_calls = most_calls
         spec.most_untaken = most_untaken
         return self._submit(function, args, class_, 1, name, max_restarts, options, -1, None, 0,
-                            None, &spec)[0]
+                            None, &spec, claim)
 
     cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
                       bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
-                      ObjectRef actor, uint32_t group, Job parent, const rl_actor_spec *makes):
+                      ObjectRef actor, uint32_t group, Job parent, const rl_actor_spec *makes,
+                      bint claim):
         cdef rl_spec spec
         cdef rl_handle one, outlet
         cdef rl_handle *returns = &one
         cdef rl_handle *refs = NULL
         cdef char short_args[148]
         cdef ObjectRef long_args = None
+        cdef Job job = None
         cdef uint32_t i
         cdef rl_handle callee
         cdef int rc
@@ -661,6 +667,11 @@ cdef class Session:
             long_args = self.put_bare(args)
             spec.args = long_args.h
             spec.nbytes = 0
+        if claim:
+            job = Job.__new__(Job)
+            job.session = self
+            job.own = True
+            spec.claimed = &job.job
         if nreturns > 1:
             returns = <rl_handle *>malloc(nreturns * sizeof(rl_handle))
             if returns == NULL:
@@ -683,6 +694,11 @@ cdef class Session:
             if stream_limit >= 0:
                 result.append(Stream(self.adopt(outlet)))
             tell_moved(args.moves)
+            if claim and job.job.task.index == RL_NIL:
+                result.append(None)
+            elif claim:
+                job.load_returns()
+                result.append(job)
             return result
         finally:
             free(refs)
@@ -1564,13 +1580,13 @@ cdef class Job:
         return rl_stream_has_room(&self.session.s, self.job.stream) != 0
 
     def wait_for_stream_room(self):
-        """Wait while more items are untaken than the producer may be ahead."""
+        """Wait while more items are untaken than the producer may be ahead, or until cancelled."""
         cdef int rc = EINTR
-        while rc == EINTR:
+        while rc == EINTR and not self.is_cancelled:
             with nogil:
                 rc = rl_stream_wait_room(&self.session.s, self.job.stream, INT64_MAX)
             PyErr_CheckSignals()
-        check(rc)
+        check(0 if rc == EINTR else rc)
 
     def stream_log(self):
         """Return the fingerprints of the items that earlier attempts appended."""
@@ -1588,5 +1604,9 @@ cdef class Job:
             free(log)
 
     def strand(self):
-        """Hand the task to the supervisor, to be run again."""
-        check(rl_task_strand(&self.session.s, self.job.task))
+        """Have the task run again: hand it to the supervisor, or count one more attempt of one's own."""
+        if not self.own:
+            check(rl_task_strand(&self.session.s, self.job.task))
+            return
+        check(rl_task_repeat(&self.session.s, self.job.task))
+        self.job.attempt += 1

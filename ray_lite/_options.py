@@ -184,6 +184,8 @@ class InitOptions:
     """Set in every worker, over the driver's own environment."""
     address: str | None = None
     """The socket of a session to join, or "auto"."""
+    local_mode: bool = False
+    """Tasks and actors run in the driver's own process."""
 
     def custom_units(self) -> dict[str, int]:
         """Return how much there is of each custom resource, in units of 1/10000."""
@@ -216,6 +218,11 @@ def check_init_options(options: Mapping[str, Any], *, stacklevel: int = 3) -> In
         raise ValueError(
             f"When connecting to an existing cluster, {', '.join(own)} must not be provided: the "
             "session that is joined has its own"
+        )
+    if parsed.get("address") and parsed.get("local_mode"):
+        raise ValueError(
+            "local_mode=True runs everything in this process, which can join no session then; "
+            "leave address out"
         )
     runtime_env = parsed.pop("runtime_env", {})
     return InitOptions(**parsed, env_vars=dict(runtime_env.get("env_vars") or {}))
@@ -482,6 +489,7 @@ _INIT_PARSERS: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType
         "resources": parse_resources,
         "namespace": _namespace,
         "ignore_reinit_error": parse_flag,
+        "local_mode": parse_flag,
         "log_to_driver": parse_flag,
         "runtime_env": parse_runtime_env,
     }
@@ -498,7 +506,6 @@ _INIT_IGNORED: Final = frozenset(
         "include_dashboard",
         "job_config",
         "labels",
-        "local_mode",
         "logging_config",
         "logging_format",
         "logging_level",

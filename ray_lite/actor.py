@@ -8,10 +8,27 @@ how an actor's process serves calls (actor_worker.py).
     handle.m.remote() ──► a call, in the actor's mailbox ──► ObjectRef, list, ObjectRefGenerator
 """
 
+from __future__ import annotations
+
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import cached_property
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar, final
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    Never,
+    NoReturn,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    final,
+    overload,
+)
 
 from ray_lite import api, session
 from ray_lite._actor_options import (
@@ -39,6 +56,14 @@ from ray_lite.remote import (
     submit,
 )
 
+if TYPE_CHECKING:
+    from ray_lite._typing import Method, MethodDecorator, Options, RayCall, Several, Submit
+    from ray_lite.generator import ObjectRefGenerator
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_GROUP: Final = "_default"
@@ -187,18 +212,51 @@ def _signature_of(method: MethodInfo) -> Signature:
     )
 
 
-def method(**options: Any) -> Callable[[F], F]:
+@overload
+def method(function: Callable[Concatenate[Any, P], Never], /) -> Method[P, Any, Any]: ...
+@overload
+def method(
+    function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
+) -> Method[P, Coroutine[Any, Any, T], ObjectRef[T]]: ...
+@overload
+def method(  # type: ignore[overload-overlap]
+    function: Callable[Concatenate[Any, P], Iterator[T]], /
+) -> Method[P, Iterator[T], ObjectRefGenerator[T]]: ...
+@overload
+def method(  # type: ignore[overload-overlap]
+    function: Callable[Concatenate[Any, P], AsyncIterator[T]], /
+) -> Method[P, AsyncIterator[T], ObjectRefGenerator[T]]: ...
+@overload
+def method(function: Callable[Concatenate[Any, P], T], /) -> Method[P, T, ObjectRef[T]]: ...
+@overload
+def method(
+    *, num_returns: Literal["streaming"] | None = None, **options: Any
+) -> MethodDecorator: ...
+@overload
+def method(
+    *, num_returns: Several, **options: Any
+) -> Callable[[Callable[Concatenate[Any, P], T]], Method[P, T, list[ObjectRef[Any]]]]: ...
+@overload
+def method(
+    *, num_returns: NumReturns, **options: Any
+) -> Callable[[Callable[Concatenate[Any, P], T]], Method[P, T, Any]]: ...
+def method(*args: Any, **options: Any) -> Any:
     """Give a method of an actor class its options: `@method(num_returns=2)`.
 
+    Without options, `@method`, it only tells a type checker that there will be a `.remote()`.
+
     Args:
+        *args: The method, and nothing else with it.
         **options: num_returns, concurrency_group, max_task_retries, retry_exceptions,
             _generator_backpressure_num_objects, ...
 
     Raises:
-        AssertionError: No option, or one that no method has, as in Ray.
+        AssertionError: Options by position, or one that no method has, as in Ray.
         ValueError: A value out of range.
     """
-    assert options, "@method() needs at least one option, such as num_returns=2"
+    if len(args) == 1 and not options and callable(args[0]):
+        return args[0]
+    assert not args, f"@method takes options by keyword, such as num_returns=2; it was given {args}"
     parse_method_options(options, decorator=True, is_generator=True)
 
     def decorate(function: F) -> F:
@@ -212,8 +270,11 @@ def method(**options: Any) -> Callable[[F], F]:
 # ---- classes ----
 
 
-class ActorClass:
-    """What `@remote` makes of a class; `.remote(...)` makes an actor of it."""
+class ActorClass(Generic[T]):
+    """What `@remote` makes of a T; `.remote(...)` makes an actor of it.
+
+    As a type, the new actor is a handle or Any, so that it can be kept as an ActorProxy[T] too.
+    """
 
     _class: type
     _options: ActorOptions
@@ -237,7 +298,7 @@ class ActorClass:
         """Return the class's name."""
         return f"{type(self).__name__}"
 
-    def remote(self, *args: Any, **kwargs: Any) -> "ActorHandle":
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T] | Any:
         """Start an actor; returns at once, before it is constructed.
 
         Args:
@@ -250,7 +311,7 @@ class ActorClass:
         """
         return _make_actor(self, self._options, args, kwargs)
 
-    def options(self, **options: Any) -> "_ActorClassWithOptions":
+    def options(self, **options: Any) -> _ActorClassWithOptions[T]:
         """Return a wrapper whose `.remote` uses these options over the decorator's."""
         return _ActorClassWithOptions(self, parse_actor_options(options, base=self._options))
 
@@ -265,26 +326,26 @@ class ActorClass:
 
 
 @final
-class _ActorClassWithOptions:
+class _ActorClassWithOptions(Generic[T]):
     """What `.options()` returns: `.remote` and no more."""
 
-    def __init__(self, actor_class: ActorClass, options: ActorOptions) -> None:
+    def __init__(self, actor_class: ActorClass[T], options: ActorOptions) -> None:
         self._actor_class = actor_class
         self._options = options
 
-    def remote(self, *args: Any, **kwargs: Any) -> "ActorHandle":
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T] | Any:
         """Start an actor; see ActorClass.remote."""
         return _make_actor(self._actor_class, self._options, args, kwargs)
 
 
-def make_actor_class(cls: type, options: dict[str, Any]) -> ActorClass:
+def make_actor_class(cls: type, options: dict[str, Any]) -> ActorClass[Any]:
     """Return what `@remote(**options)` makes of `cls`."""
     return _wrap_class(cls, parse_actor_options(options))
 
 
-def _wrap_class(cls: type, options: ActorOptions) -> ActorClass:
+def _wrap_class(cls: type, options: ActorOptions) -> ActorClass[Any]:
     # A class of its own, so that deriving from it calls __init__ with a name, bases and a body.
-    wrapper: ActorClass = type(f"ActorClass({cls.__name__})", (ActorClass,), {})()
+    wrapper: ActorClass[Any] = type(f"ActorClass({cls.__name__})", (ActorClass,), {})()
     wrapper._class = cls
     wrapper._options = options
     wrapper.__doc__ = cls.__doc__
@@ -293,8 +354,11 @@ def _wrap_class(cls: type, options: ActorOptions) -> ActorClass:
 
 
 def _make_actor(
-    actor_class: ActorClass, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> "ActorHandle":
+    actor_class: ActorClass[Any],
+    options: ActorOptions,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> ActorHandle[Any]:
     cls, inspected = actor_class._class, actor_class._inspected
     connection = api.connect()
     core = connection.core
@@ -302,7 +366,7 @@ def _make_actor(
     if options.name == "":
         raise ValueError("name must not be empty; leave it out for an actor without a name")
     inspected.constructor.check(args, kwargs)
-    space = options.namespace or connection.namespace
+    space = options.namespace or connection.current_namespace
     if options.get_if_exists and options.name:
         found = _find(connection, space, options.name)
         if found is not None:
@@ -313,7 +377,7 @@ def _make_actor(
     if out_of_order is None:
         out_of_order = info.is_async or info.is_threaded
     try:
-        ref = core.submit_actor(
+        [ref] = connection.submit_actor(
             exported,
             encode_arguments(cls, args, kwargs),
             core.scheduling_class(options.demand()),
@@ -351,10 +415,11 @@ def _export_class(connection: session.Connection, cls: type, info: ActorInfo) ->
 
 
 @final
-class ActorHandle:
+class ActorHandle(Generic[T_co]):
     """Calls an actor: `handle.method.remote(...)`. The actor lives while somebody has a handle.
 
-    Equality and hash go by the actor. It can be passed to tasks and actors.
+    Equality and hash go by the actor. It can be passed to tasks and actors. As a type it lets any
+    call of any method pass, for Python has no type that maps a class's methods; see ActorProxy.
 
     Args:
         ref: The object that stands for the actor.
@@ -375,12 +440,19 @@ class ActorHandle:
         """Return the actor's id, 16 bytes."""
         return actor_id_of(self._ref)
 
-    def __getattr__(self, name: str) -> "ActorMethod":
+    def __getattr__(self, name: str) -> ActorMethod[..., Any]:
         """Return the method of that name, for `.remote()`."""
         info = self.__dict__.get("_info")  # not there yet while it is being made
         if info is None or name not in info.methods:
             raise AttributeError(f"'ActorHandle' object has no attribute '{name}'")
         return ActorMethod(self, name)
+
+    if TYPE_CHECKING:
+
+        @property
+        def __ray_call__(self) -> RayCall[T_co]:
+            """Run any function in the actor, with the actor's instance as its first argument."""
+            ...
 
     def __dir__(self) -> list[str]:
         """Return the names of the public methods."""
@@ -403,7 +475,12 @@ class ActorHandle:
         return _restore_handle, (self._ref, self._exported)
 
 
-def _restore_handle(ref: ObjectRef[Any], exported: ObjectRef[Any]) -> ActorHandle:
+#: A handle whose calls are checked: annotate with ActorProxy[C] what holds a handle of a C. It has
+#: the methods that `@method` decorates, and no others; the rest of C only seems to be there.
+ActorProxy: TypeAlias = ActorHandle[T] | type[T]
+
+
+def _restore_handle(ref: ObjectRef[Any], exported: ObjectRef[Any]) -> ActorHandle[Any]:
     connection = session.current()
     if connection is None:
         raise ValueError("a handle of an actor arrived in a process that is in no session")
@@ -419,10 +496,10 @@ def _info_of(connection: session.Connection, exported: ObjectRef[Any]) -> ActorI
 
 
 @final
-class ActorMethod:
-    """A method of an actor, for `.remote()`."""
+class ActorMethod(Generic[P, R_co]):
+    """A method of an actor that takes a P; `.remote()` gives an R_co."""
 
-    def __init__(self, handle: ActorHandle, name: str) -> None:
+    def __init__(self, handle: ActorHandle[Any], name: str) -> None:
         """Keep the actor reachable."""
         self._handle = handle
         self._name = name
@@ -434,7 +511,7 @@ class ActorMethod:
             f"'object.{self._name}()', try 'object.{self._name}.remote()'."
         )
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def _submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit one call and return at once.
 
         Returns:
@@ -451,7 +528,7 @@ class ActorMethod:
             handle._prepared[self._name] = prepared
         return _call(handle, prepared, args, kwargs)
 
-    def options(self, **options: Any) -> "_MethodWithOptions":
+    def _with_options(self, **options: Any) -> _MethodWithOptions:
         """Return a wrapper whose `.remote` uses these options over the method's."""
         info = self._handle._info.methods[self._name]
         given = parse_method_options(
@@ -459,12 +536,27 @@ class ActorMethod:
         )
         return _MethodWithOptions(self._handle, self._name, given)
 
+    if TYPE_CHECKING:
+
+        @property
+        def remote(self) -> Submit[P, R_co]:
+            """Submit one call and return at once."""
+            ...
+
+        @property
+        def options(self) -> Options[P, R_co]:
+            """Return a wrapper whose `.remote` uses these options over the method's."""
+            ...
+    else:
+        remote = _submit
+        options = _with_options
+
 
 @final
 class _MethodWithOptions:
     """What `.options()` of a method returns: `.remote` and no more."""
 
-    def __init__(self, handle: ActorHandle, name: str, options: MethodOptions) -> None:
+    def __init__(self, handle: ActorHandle[Any], name: str, options: MethodOptions) -> None:
         self._handle = handle
         self._prepared = _prepare(handle, name, options)
 
@@ -473,7 +565,9 @@ class _MethodWithOptions:
         return _call(self._handle, self._prepared, args, kwargs)
 
 
-def _prepare(handle: ActorHandle, name: str, options: MethodOptions) -> tuple[Prepared, Signature]:
+def _prepare(
+    handle: ActorHandle[Any], name: str, options: MethodOptions
+) -> tuple[Prepared, Signature]:
     """Put all of a call but its arguments into the core's terms."""
     connection = api.connect()
     info, method = handle._info, handle._info.methods[name]
@@ -505,7 +599,7 @@ def _prepare(handle: ActorHandle, name: str, options: MethodOptions) -> tuple[Pr
 
 
 def _call(
-    handle: ActorHandle,
+    handle: ActorHandle[Any],
     prepared: tuple[Prepared, Signature],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -523,7 +617,7 @@ def _call(
 # ---- names, kill, exit ----
 
 
-def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     """Return a handle of the actor called `name`.
 
     Raises:
@@ -535,7 +629,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     if not name:
         raise ValueError("get_actor(''): Please supply a non-empty value to get_actor")
     connection = api.connect()
-    space = namespace or connection.namespace
+    space = namespace or connection.current_namespace
     handle = _find(connection, space, name)
     if handle is None:
         raise ValueError(
@@ -545,7 +639,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     return handle
 
 
-def _find(connection: session.Connection, space: str, name: str) -> ActorHandle | None:
+def _find(connection: session.Connection, space: str, name: str) -> ActorHandle[Any] | None:
     found = connection.core.find_actor(space, name)
     if found is None:
         return None
@@ -559,10 +653,10 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     names = connection.core.actor_names()
     if all_namespaces:
         return [{"name": name, "namespace": space} for space, name in names]
-    return [name for space, name in names if space == connection.namespace]
+    return [name for space, name in names if space == connection.current_namespace]
 
 
-def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+def kill(actor: ActorProxy[Any], *, no_restart: bool = True) -> None:
     """Kill an actor's process; its calls, present and future, raise ActorDiedError.
 
     Args:
@@ -573,14 +667,15 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
         ValueError: Not a handle.
         ActorHandleNotFoundError: A handle of a session that has ended.
     """
-    core = api.connect().core
+    connection = api.connect()
     if not isinstance(actor, ActorHandle):
         raise ValueError(
             f"ray.kill() only supported for actors. Got: {type(actor).__name__}; use cancel() for "
             "tasks"
         )
     try:
-        core.kill_actor(actor._ref, no_restart)
+        if connection.core.kill_actor(actor._ref, no_restart) and connection.local is not None:
+            connection.local.kill(actor._ref, no_restart=no_restart)
     except ValueError as error:
         raise ActorHandleNotFoundError(
             f"{actor!r} was made in a session that has ended, so there is nothing to kill"
@@ -597,7 +692,6 @@ def exit_actor() -> NoReturn:
     Raises:
         TypeError: Called outside an actor.
     """
-    connection = session.current()
-    if connection is None or connection.actor is None:
+    if session.current_actor() is None:
         raise TypeError("exit_actor() called outside an actor: it ends the actor that calls it")
     raise ActorExit(0)

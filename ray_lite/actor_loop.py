@@ -14,17 +14,20 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray_lite import _core, session
-from ray_lite.actor import ActorInfo
+from ray_lite.certificate import read_certificate
 from ray_lite.exceptions import (
     RaySystemError,
     TaskCancelledError,
 )
 from ray_lite.remote import Mode
 from ray_lite.returns import Returns
-from ray_lite.runner import Call, Runner
+from ray_lite.runner import Call
+
+if TYPE_CHECKING:
+    from ray_lite.actor_worker import Instance
 
 
 class Loop:
@@ -33,62 +36,65 @@ class Loop:
     Args:
         core: The session.
         job: The task that is the actor.
-        info: What it is.
-        runner: Runs what is no coroutine.
-        exit: Ends the actor, because one of its methods raised this.
+        instance: The actor.
+        exit: Ends the actor, because this call raised this.
     """
 
     def __init__(
         self,
         core: _core.Session,
         job: _core.Job,
-        info: ActorInfo,
-        runner: Runner,
-        exit: Callable[[SystemExit], None],
+        instance: "Instance",
+        exit: Callable[[_core.Job, SystemExit], None],
     ) -> None:
         """Start nothing yet."""
         self._core = core
         self._job = job
-        self._info = info
-        self._runner = runner
+        self._instance = instance
         self._exit = exit
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_stopped = False
+        #: The task of `_run`, once that runs.
+        self._server: asyncio.Task[None] | None = None
         #: What runs now.
         self._running: dict[asyncio.Task[None], _core.Job] = {}
 
     def run(self) -> None:
-        """Serve until nobody can call any more."""
-        asyncio.run(self._run())
+        """Serve until nobody can call any more, or `stop`."""
+        with contextlib.suppress(asyncio.CancelledError):  # stopped
+            asyncio.run(self._run())
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         #: The main thread's, for calls: what numpy allocates with is part of it.
         self._context = contextvars.copy_context()
-        self._loop.add_signal_handler(session.CANCEL_SIGNAL, self._cancel_marked)
-        pumps = [
-            asyncio.ensure_future(self._start_pump(group, size))
-            for group, size in enumerate(self._info.groups.values())
-        ]
-        await asyncio.gather(*pumps)
+        self._server = asyncio.current_task()
+        if threading.current_thread() is threading.main_thread():  # of a worker
+            self._loop.add_signal_handler(session.CANCEL_SIGNAL, self._cancel_marked)
+        groups = self._instance.info.groups.values()
+        await asyncio.gather(*(self._start_pump(k, size) for k, size in enumerate(groups)))
 
     def _start_pump(self, group: int, size: int) -> "asyncio.Future[None]":
         """Have a thread take the calls of a group, as many at once as it may run."""
-        done: asyncio.Future[None] = self._loop.create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         thread = threading.Thread(target=self._pump, args=(group, size, done), daemon=True)
         thread.start()
         return done
 
     def _pump(self, group: int, size: int, done: "asyncio.Future[None]") -> None:
+        loop = done.get_loop()
         room = threading.Semaphore(size)
         with contextlib.suppress(RaySystemError):  # the session is over
             while room.acquire():
                 job = self._core.take_call(self._job, group)
                 if job is None:
                     break
-                self._loop.call_soon_threadsafe(self._start, job, room, context=self._context)
-        self._loop.call_soon_threadsafe(done.set_result, None)
+                loop.call_soon_threadsafe(self._start, job, room, context=self._context)
+        with contextlib.suppress(RuntimeError):  # the loop was stopped
+            loop.call_soon_threadsafe(_settle, done)
 
     def _start(self, job: _core.Job, room: threading.Semaphore) -> None:
-        task = self._loop.create_task(self._serve(job))
+        task = asyncio.get_running_loop().create_task(self._serve(job))
         self._running[task] = job
 
         def forget(task: "asyncio.Task[None]") -> None:
@@ -96,6 +102,21 @@ class Loop:
             room.release()
 
         task.add_done_callback(forget)
+
+    def interrupt_cancelled(self) -> None:
+        """From another thread: some call was cancelled; cancel its coroutine."""
+        self._have_done(self._cancel_marked)
+
+    def stop(self) -> None:
+        """From another thread: cancel all coroutines and return from `run`."""
+        self._is_stopped = True
+        if self._server is not None:
+            self._have_done(self._server.cancel)
+
+    def _have_done(self, step: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(step)
 
     def _cancel_marked(self) -> None:
         """Somebody has cancelled a call of this actor: which?"""
@@ -108,25 +129,35 @@ class Loop:
         session.current_job.set(job)
         returns = Returns(self._core, job, job.name, lambda error: False)
         try:
-            export, returns, call = self._runner.prepare(job)
+            export, returns, call = self._instance.runner.prepare(job)
             if call is not None:
                 await self._deliver(job, export.per_yield, returns, call)
         except SystemExit as error:
-            self._exit(error)
+            self._exit(job, error)
         except BaseException as error:
-            returns.break_off(error)
+            if not self._core.is_over:
+                returns.break_off(error)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
 
     async def _deliver(self, job: _core.Job, per_yield: int, returns: Returns, call: Call) -> None:
         outcome = await _outcome_of(job, call)
+        if self._is_stopped:
+            if not self._core.is_over:
+                returns.fail(read_certificate(self._core, self._job.return_ref(0)))
+            return
         result = None if isinstance(outcome, _Raised) else outcome()
         if inspect.isasyncgen(result) and job.fills_stream:
             await returns.deliver_async(result, per_yield=per_yield)
             return
         dynamic = bool(job.options & Mode.DYNAMIC)
         returns.deliver(outcome, dynamic=dynamic, per_yield=per_yield)
+
+
+def _settle(done: "asyncio.Future[None]") -> None:
+    if not done.done():
+        done.set_result(None)
 
 
 class _Raised:

@@ -13,14 +13,85 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ray_lite import _core, session
 from ray_lite.actor import ActorExit, ActorInfo
-from ray_lite.certificate import EXITED, certify_death, certify_failed_constructor
+from ray_lite.certificate import (
+    EXITED,
+    actor_id_of,
+    certify_death,
+    certify_failed_constructor,
+)
 from ray_lite.exceptions import RaySystemError, dumps_error, error_text, make_task_error
 from ray_lite.remote import Export
-from ray_lite.runner import Runner, read_arguments
+from ray_lite.returns import Passing
+from ray_lite.runner import Runner, exit_as_told, read_arguments
+
+
+class Instance:
+    """An actor's class, what there is to know of it, and the object that is made of it.
+
+    Args:
+        core: The session that this process has joined.
+        job: The task that is the actor.
+        passing: As of a Runner.
+    """
+
+    def __init__(self, core: _core.Session, job: _core.Job, passing: Passing = SystemExit) -> None:
+        """Read what the actor is; make nothing yet."""
+        self._core = core
+        self._job = job
+        self._passing = passing
+        self._class, info = job.function()
+        self.info = ActorInfo(*info)
+        #: Runs its calls.
+        self.runner = Runner(core, self._method_of, passing)
+        self._value: Any = None
+
+    def make(self) -> bytes:
+        """Call the constructor; returns b"", or the failure of it or of an argument.
+
+        Raises:
+            SystemExit: The constructor raised it, or something else that passes.
+        """
+        name = f"{self.info.name}.__init__"
+        try:
+            cls = self._core.read(self._class)
+            failure, args, kwargs = read_arguments(self._core, self._job, name)
+            if not failure:
+                self._value = cls(*args, **kwargs)
+            return failure
+        except self._passing:
+            raise
+        except BaseException as error:
+            actor_id = actor_id_of(self._job.return_ref(0)).hex()
+            return dumps_error(make_task_error(name, error, pid=os.getpid(), actor_id=actor_id))
+
+    def drop(self) -> None:
+        """Let go of the object: the actor is dead, and this process goes on."""
+        self._value = None
+
+    def describe(self) -> str:
+        """Return what marks the actor's output: its own repr, or its class's name."""
+        if getattr(type(self._value), "__repr__", None) is object.__repr__:
+            return self.info.name
+        try:
+            return repr(self._value)
+        except Exception:
+            return self.info.name
+
+    def _method_of(self, export: Export) -> Callable[..., Any]:
+        name = str(export.function)
+        match name:
+            case "__ray_ready__":
+                return lambda: True
+            case "__ray_terminate__":
+                return _exit_actor
+            case "__ray_call__":
+                return lambda function, *args, **kwargs: function(self._value, *args, **kwargs)
+        method: Callable[..., Any] = getattr(self._value, name)
+        return method
 
 
 class ActorWorker:
@@ -37,10 +108,8 @@ class ActorWorker:
         self._core = core
         self._job = job
         self._set_title = set_title
-        self._class, info = job.function()
-        self._info = ActorInfo(*info)
-        self._instance: Any = None
-        self._runner = Runner(core, self._method_of)
+        self._instance = Instance(core, job)
+        self._info = self._instance.info
         self._ending = threading.Lock()
 
     def run(self) -> None:
@@ -61,47 +130,17 @@ class ActorWorker:
             return  # the session is over
         self._end("all references to the actor were removed")
 
-    # ---- the instance ----
-
     def _construct(self) -> bool:
         """Make the instance; False: that failed, and the actor is dead."""
-        name = f"{self._info.name}.__init__"
-        failure = b""
         try:
-            cls = self._core.read(self._class)
-            failure, args, kwargs = read_arguments(self._core, self._job, name)
-            if not failure:
-                self._instance = cls(*args, **kwargs)
-                self._set_title(self._describe(cls))
-                return True
+            failure = self._instance.make()
         except SystemExit as error:
-            self._end(f"its constructor called sys.exit({error.code!r})")
-        except BaseException as error:
-            failure = dumps_error(make_task_error(name, error, pid=os.getpid()))
-        print(f"Exception raised in creation task: {error_text(failure)}", file=sys.stderr)
-        certify_failed_constructor(self._core, self._job, failure)
+            self._exit(self._job, error)
+        if not failure:
+            self._set_title(self._instance.describe())
+            return True
+        report_failed_constructor(self._core, self._job, failure)
         return False
-
-    def _describe(self, cls: type) -> str:
-        """Return what marks the actor's output: its own repr, or its class's name."""
-        if getattr(cls, "__repr__", None) is object.__repr__:
-            return self._info.name
-        try:
-            return repr(self._instance)
-        except Exception:
-            return self._info.name
-
-    def _method_of(self, export: Export) -> Callable[..., Any]:
-        name = str(export.function)
-        match name:
-            case "__ray_ready__":
-                return lambda: True
-            case "__ray_terminate__":
-                return _exit_actor
-            case "__ray_call__":
-                return lambda function, *args, **kwargs: function(self._instance, *args, **kwargs)
-        method: Callable[..., Any] = getattr(self._instance, name)
-        return method
 
     # ---- serving ----
 
@@ -109,14 +148,14 @@ class ActorWorker:
         """Run the calls of a group one after the other, until nobody can call any more."""
         while (job := self._core.take_call(self._job, group)) is not None:
             try:
-                self._runner.run(job)
+                self._instance.runner.run(job)
             except SystemExit as error:
-                self._exit(error)
+                self._exit(job, error)
 
     def _serve_on_loop(self) -> None:
         from ray_lite.actor_loop import Loop  # brings asyncio, which is slow to import
 
-        Loop(self._core, self._job, self._info, self._runner, self._exit).run()
+        Loop(self._core, self._job, self._instance, self._exit).run()
 
     def _serve_in_threads(self) -> None:
         threads = [
@@ -135,11 +174,14 @@ class ActorWorker:
 
     # ---- the end ----
 
-    def _exit(self, error: SystemExit) -> None:
-        """A method, or something in it, asked for the end of the actor."""
-        self._end(EXITED if isinstance(error, ActorExit) else f"it called sys.exit({error.code!r})")
+    def _exit(self, job: _core.Job, error: SystemExit) -> NoReturn:
+        """User code asked for the end; as in Ray, any code but 0 is a crash."""
+        if error.code == 0:
+            self._end(exit_reason(error, "it"))
+        with self._ending:
+            exit_as_told(error)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str) -> NoReturn:
         """Say why the actor dies, and end this process."""
         with self._ending:
             certify_death(
@@ -153,6 +195,19 @@ class ActorWorker:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)
+
+
+def exit_reason(error: SystemExit, who: str) -> str:
+    """Return why the actor is dead of which `who` has raised `error`."""
+    if isinstance(error, ActorExit):
+        return EXITED
+    return f"{who} called sys.exit({error.code!r})"
+
+
+def report_failed_constructor(core: _core.Session, job: _core.Job, failure: bytes) -> None:
+    """End an actor that could not be made, and print why."""
+    print(f"Exception raised in creation task: {error_text(failure)}", file=sys.stderr)
+    certify_failed_constructor(core, job, failure)
 
 
 def _exit_actor() -> None:

@@ -68,6 +68,7 @@ def init(address: str | None = None, **options: Any) -> RayContext:
         **options: num_cpus (int >= 0; default: the CPUs this process may use),
             object_store_memory (bytes >= 78,643,200; default: 30 % of the memory), resources
             ({name: amount}), namespace, ignore_reinit_error, log_to_driver (default True),
+            local_mode (everything runs in this process; see local.py),
             runtime_env ({"env_vars": ...}). Ray's other keywords are accepted and do nothing; one
             warning names them.
 
@@ -111,6 +112,7 @@ def _context_info(connection: Connection) -> dict[str, Any]:
     core = connection.core
     return {
         "address": "local",
+        "session_dir": os.path.dirname(connection.info.get("address", "local")),
         "node_ip_address": "127.0.0.1",
         "node_id": connection.node_id,
         "session_id": connection.session_id,
@@ -291,13 +293,16 @@ def cancel(
         TypeError: Not a reference of a task (an actor is ended by `kill`).
         ValueError: `force` for an actor's method.
     """
-    core = connect().core
+    connection = connect()
     if not isinstance(ref, ObjectRef | ObjectRefGenerator):
         raise TypeError(
             f"ray.cancel() only supported for object refs. Got: {_short(ref)} of type "
             f"{type(ref).__name__}; for an actor use ray.kill()"
         )
-    core.cancel(ref if isinstance(ref, ObjectRef) else ref.stream, force, recursive)
+    stream_or_ref = ref if isinstance(ref, ObjectRef) else ref.stream
+    connection.core.cancel(stream_or_ref, force, recursive)
+    if connection.local is not None:
+        connection.local.interrupt_cancelled()
 
 
 def wait(

@@ -10,7 +10,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 @final
-class DynamicObjectRefGenerator:
+class DynamicObjectRefGenerator(Generic[T_co]):
     """The value of the one reference of a task with num_returns="dynamic".
 
     Its length is the number of values that the generator yielded (an exception that ended it counts
@@ -21,11 +21,11 @@ class DynamicObjectRefGenerator:
         refs: The references, in the order of the yields.
     """
 
-    def __init__(self, refs: list[ObjectRef[Any]]) -> None:
+    def __init__(self, refs: list[ObjectRef[T_co]]) -> None:
         """Keep a copy of the list."""
         self._refs = list(refs)
 
-    def __iter__(self) -> Iterator[ObjectRef[Any]]:
+    def __iter__(self) -> "Iterator[ObjectRef[T_co]]":
         """Hand out the references that are left, each once."""
         while self._refs:
             yield self._refs.pop(0)

@@ -4,21 +4,40 @@ Owns exporting functions (each once a session), checking a call against the sign
 of a task's record that the Python layer reads back (Mode). It must not know how tasks are run.
 """
 
+from __future__ import annotations
+
 import enum
 import functools
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    Never,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    overload,
+)
 
 from ray_lite import api, session
 from ray_lite._codec import Encoded, encode, encode_call
 from ray_lite._core import ObjectRef
 from ray_lite._options import NumReturns, TaskOptions, parse_task_options
-from ray_lite.generator import ObjectRefGenerator
+from ray_lite.generator import DynamicObjectRefGenerator, ObjectRefGenerator
 from ray_lite.session import Connection
 
+if TYPE_CHECKING:
+    from ray_lite._typing import Options, Remote, Several, Submit
+    from ray_lite.actor import ActorClass
+
+P = ParamSpec("P")
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -81,8 +100,8 @@ class Signature:
         self._signature.bind(*args, **kwargs)
 
 
-class RemoteFunction(Generic[R_co]):
-    """A function that runs as a task, and whose `.remote()` gives an R_co. Made by `@remote`.
+class RemoteFunction(Generic[P, R_co]):
+    """A function of a P that runs as a task; `.remote()` gives an R_co. Made by `@remote`.
 
     Args:
         function: The function; reusable in later sessions.
@@ -109,7 +128,7 @@ class RemoteFunction(Generic[R_co]):
         """Return the class's name and where the function is defined."""
         return f"RemoteFunction({self._function.__module__}.{self._function.__qualname__})"
 
-    def remote(self, *args: Any, **kwargs: Any) -> R_co:
+    def _submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit one call and return at once.
 
         Args:
@@ -127,18 +146,9 @@ class RemoteFunction(Generic[R_co]):
         if prepared is None or prepared.connection.core.is_over:
             prepared = self._prepare()
         self._signature.check(args, kwargs)
-        result: R_co = submit(prepared, self._function, args, kwargs)
-        return result
+        return submit(prepared, self._function, args, kwargs)
 
-    @overload
-    def options(
-        self, *, num_returns: NumReturns, **options: Any
-    ) -> "_FunctionWithOptions[Any]": ...
-    @overload
-    def options(
-        self, *, num_returns: None = None, **options: Any
-    ) -> "_FunctionWithOptions[R_co]": ...
-    def options(self, **options: Any) -> "_FunctionWithOptions[Any]":
+    def _with_options(self, **options: Any) -> _FunctionWithOptions:
         """Return a wrapper whose `.remote` uses these options over the decorator's.
 
         Raises:
@@ -148,6 +158,21 @@ class RemoteFunction(Generic[R_co]):
         generator = is_generator_function(self._function)
         checked = parse_task_options(options, is_generator=generator, base=self._options)
         return _FunctionWithOptions(self._function, checked, self._signature)
+
+    if TYPE_CHECKING:
+
+        @property
+        def remote(self) -> Submit[P, R_co]:
+            """Submit one call and return at once."""
+            ...
+
+        @property
+        def options(self) -> Options[P, R_co]:
+            """Return a wrapper whose `.remote` uses these options over the decorator's."""
+            ...
+    else:
+        remote = _submit
+        options = _with_options
 
     def _prepare(self) -> Prepared:
         prepared = _prepare(api.connect(), self._function, self._options)
@@ -178,7 +203,7 @@ class RemoteFunction(Generic[R_co]):
         raise AttributeError(f"'RemoteFunction' object has no attribute '{name}'")
 
 
-class _FunctionWithOptions(Generic[R_co]):
+class _FunctionWithOptions:
     """What `.options()` returns: `.remote` and no more."""
 
     def __init__(
@@ -188,12 +213,11 @@ class _FunctionWithOptions(Generic[R_co]):
         self._options = options
         self._signature = signature
 
-    def remote(self, *args: Any, **kwargs: Any) -> R_co:
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Submit one call; see RemoteFunction.remote."""
         prepared = _prepare(api.connect(), self._function, self._options)
         self._signature.check(args, kwargs)
-        result: R_co = submit(prepared, self._function, args, kwargs)
-        return result
+        return submit(prepared, self._function, args, kwargs)
 
 
 def encode_arguments(
@@ -210,7 +234,7 @@ def encode_arguments(
 
 def submit(
     prepared: Prepared,
-    function: "Callable[..., Any] | str",
+    function: Callable[..., Any] | str,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     actor: ObjectRef[Any] | None = None,
@@ -218,7 +242,7 @@ def submit(
     """Submit one call of a function, or of the method so called of `actor`."""
     connection = prepared.connection
     parent = None if connection.actor is None else session.current_job.get()
-    refs = connection.core.submit(
+    refs = connection.submit(
         prepared.function,
         encode_arguments(function, args, kwargs),
         prepared.class_,
@@ -356,35 +380,36 @@ def is_generator_function(function: Callable[..., Any]) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
-# What .remote() gives, as far as types can tell: an ObjectRef[T] for a function that returns a T.
-# Any once num_returns is given, whose value decides between a reference, a list of them and None;
-# and Any for a function that returns an iterator, for then it depends on num_returns what arrives.
-# Arguments are not checked: each may be a reference to its value, which a ParamSpec cannot say.
+# The overloads say what _typing.py explains; where two fit, the first is meant.
 
 
-class _Decorator(Protocol):
-    """What `@remote(...)` without num_returns is."""
-
-    @overload
-    def __call__(
-        self, function: Callable[..., Iterator[Any] | AsyncIterator[Any]], /
-    ) -> RemoteFunction[Any]: ...
-    @overload
-    def __call__(self, function: Callable[..., T], /) -> RemoteFunction[ObjectRef[T]]: ...
-
-
+@overload
+def remote(cls: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+@overload
+def remote(function: Callable[P, Never], /) -> RemoteFunction[P, Any]: ...
+@overload
+def remote(  # type: ignore[overload-overlap]
+    function: Callable[P, Iterator[T] | AsyncIterator[T]], /
+) -> RemoteFunction[P, ObjectRefGenerator[T]]: ...
+@overload
+def remote(function: Callable[P, T], /) -> RemoteFunction[P, ObjectRef[T]]: ...
+@overload
+def remote(*, num_returns: Literal["streaming"] | None = None, **options: Any) -> Remote: ...
 @overload
 def remote(
-    function: Callable[..., Iterator[Any] | AsyncIterator[Any]], /
-) -> RemoteFunction[Any]: ...
+    *, num_returns: Literal["dynamic"], **options: Any
+) -> Callable[
+    [Callable[P, Iterable[T] | AsyncIterator[T]]],
+    RemoteFunction[P, ObjectRef[DynamicObjectRefGenerator[T]]],
+]: ...
 @overload
-def remote(function: Callable[..., T], /) -> RemoteFunction[ObjectRef[T]]: ...
+def remote(
+    *, num_returns: Several, **options: Any
+) -> Callable[[Callable[P, Any]], RemoteFunction[P, list[ObjectRef[Any]]]]: ...
 @overload
 def remote(
     *, num_returns: NumReturns, **options: Any
-) -> Callable[[Callable[..., Any]], RemoteFunction[Any]]: ...
-@overload
-def remote(*, num_returns: None = None, **options: Any) -> _Decorator: ...
+) -> Callable[[Callable[P, Any]], RemoteFunction[P, Any]]: ...
 def remote(*args: Any, **options: Any) -> Any:
     """Make a function a task: `@remote`, `@remote(num_cpus=2)`, `remote(f)`.
 

@@ -31,11 +31,12 @@ import os
 import sys
 import types
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from ray_lite import _core
 from ray_lite._codec import encode, encode_refs
-from ray_lite._values import store_failure
+from ray_lite._values import fail_open_returns, store_failure
+from ray_lite.certificate import actor_id_of
 from ray_lite.exceptions import (
     RUN_ONCE,
     StreamingGeneratorReplayInconsistentError,
@@ -44,6 +45,9 @@ from ray_lite.exceptions import (
     error_text,
     make_task_error,
 )
+
+Passing: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+"""What user code may raise that is no outcome of its task."""
 
 
 class StrandedError(Exception):
@@ -58,6 +62,7 @@ class Returns:
         job: The task; finished, failed or stranded when `deliver` returns.
         name: The task's name in errors.
         wants_retry: Whether an exception of the user's function is worth another attempt.
+        passing: What is no outcome of the task, and passes through `deliver`.
     """
 
     def __init__(
@@ -66,12 +71,14 @@ class Returns:
         job: _core.Job,
         name: str,
         wants_retry: Callable[[BaseException], bool],
+        passing: Passing = SystemExit,
     ) -> None:
         """Keep them; nothing is stored before `deliver` or `fail`."""
         self._core = core
         self._job = job
         self._name = name
         self._wants_retry = wants_retry
+        self._passing = passing
         #: The task is to be run again: from here on only `strand` may end this run.
         self._handed_back = False
         #: The failure is no exception of the function's own: it was interrupted.
@@ -111,7 +118,7 @@ class Returns:
         """
         try:
             result, failure = _core.Owned(call()), b""
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             result, failure = _core.Owned(None), self._envelope_or_strand(error)
@@ -285,7 +292,7 @@ class Returns:
                 value = _core.Owned(await anext(items))
             except StopAsyncIteration:
                 return self._missing(count, b"") if count < len(shown) else b""
-            except SystemExit:
+            except self._passing:
                 raise
             except asyncio.CancelledError:
                 self._is_interrupted = True
@@ -361,7 +368,7 @@ class Returns:
                 count += 1
         except StopIteration:
             pass
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             _print(error_text(self._envelope_or_strand(error)))
@@ -382,7 +389,7 @@ class Returns:
             value = _core.Owned.next(items)
         except StopIteration:
             return None, b"" if i is None else self._wrong_count(i)
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             return None, self._envelope_or_strand(error)
@@ -394,7 +401,7 @@ class Returns:
             next(items)
         except StopIteration:
             return b""
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             return self._envelope_or_strand(error)
@@ -445,7 +452,7 @@ class Returns:
         """Run the `finally` blocks of a generator that is not driven further."""
         try:
             items.close()
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             _print(f"While {self._name} was closed: {error_text(self._envelope(error))}")
@@ -454,9 +461,8 @@ class Returns:
 
     def _fail(self, data: bytes) -> None:
         """Store `data` in every open return and end the task."""
-        count = len(self._job.open_returns())
         _flush()
-        self._job.conclude([store_failure(self._core, data) for _ in range(count)])
+        fail_open_returns(self._core, self._job, data)
 
     def _fail_at(self, i: int, data: bytes) -> None:
         """As _fail, for an attempt that ended before its value i.
@@ -469,8 +475,15 @@ class Returns:
 
     def _envelope(self, error: BaseException) -> bytes:
         self._is_interrupted |= isinstance(error, KeyboardInterrupt)
-        task_id = self._job.task_id.hex()
-        return dumps_error(make_task_error(self._name, error, pid=os.getpid(), task_id=task_id))
+        actor = self._job.actor() if self._job.is_call else None
+        task_error = make_task_error(
+            self._name,
+            error,
+            pid=os.getpid(),
+            task_id=self._job.task_id.hex(),
+            actor_id=None if actor is None else actor_id_of(actor).hex(),
+        )
+        return dumps_error(task_error)
 
     def _envelope_or_strand(self, error: BaseException) -> bytes:
         """Return the failure for an exception of the user's code, unless it is to be retried."""

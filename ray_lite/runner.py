@@ -1,8 +1,9 @@
 """Running one task in this process: its function, its arguments, its outcome.
 
-Owns the steps from a job to its stored outcome, for tasks and for an actor's calls, and which job
-user code is part of. It must not know where jobs come from (worker.py, actor_worker.py), what is
-stored for an outcome (returns.py) nor whether a task is run again (scheduler.py).
+Owns the steps from a job to its stored outcome, for tasks and for an actor's calls, which job user
+code is part of, and how user code ends the process. It must not know where jobs come from
+(worker.py, actor_worker.py), what is stored for an outcome (returns.py) nor whether a task is run
+again (scheduler.py).
 
     job ──► export, arguments ──► returns.Returns.deliver
 """
@@ -13,13 +14,13 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ray_lite import _core, session
 from ray_lite._codec import ErrorPayload
 from ray_lite.exceptions import nest_error
 from ray_lite.remote import Export, Mode
-from ray_lite.returns import Returns
+from ray_lite.returns import Passing, Returns
 
 FUNCTIONS_KEPT: Final = 1024  # loaded functions, least recently used go first
 _NOTHING: Final = contextlib.nullcontext()
@@ -51,14 +52,19 @@ class Runner:
     Args:
         core: The session that this process has joined.
         resolve: The callable that an export stands for.
+        passing: What user code may raise that is no outcome of its task.
     """
 
     def __init__(
-        self, core: _core.Session, resolve: Callable[[Export], Callable[..., Any]]
+        self,
+        core: _core.Session,
+        resolve: Callable[[Export], Callable[..., Any]],
+        passing: Passing = SystemExit,
     ) -> None:
         """Start with no function loaded."""
         self._core = core
         self._resolve = resolve
+        self._passing = passing
         self._functions: OrderedDict[tuple[int, int], Export] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -68,7 +74,7 @@ class Runner:
         Returns its function, or None if that could not be loaded.
 
         Raises:
-            SystemExit: The user's code raised it; nothing was stored.
+            SystemExit: The user's code raised it, or what else passes; nothing was stored.
         """
         returns = Returns(self._core, job, job.name, lambda error: False)
         export = None
@@ -76,13 +82,13 @@ class Runner:
         try:
             export, returns, call = self.prepare(job)
             if call is not None:
-                with _environment(export.env_vars) if export.env_vars else _NOTHING:
+                with environment(export.env_vars):
                     returns.deliver(
                         call,
                         dynamic=bool(job.options & Mode.DYNAMIC),
                         per_yield=export.per_yield,
                     )
-        except SystemExit:
+        except self._passing:
             raise
         except BaseException as error:
             # Unpickling the function or an argument failed, or an interrupt came between steps.
@@ -96,7 +102,7 @@ class Runner:
     def prepare(self, job: _core.Job) -> tuple[Export, Returns, Call | None]:
         """Return what is to be run; with None if an argument has failed, and so has the task."""
         export = self._load(job)
-        returns = _returns_for(self._core, job, export)
+        returns = self._returns_for(job, export)
         failure, call = self._bind(job, export)
         if call is None:
             returns.fail(failure)
@@ -124,6 +130,24 @@ class Runner:
             return failure, None
         return b"", Call(self._resolve(export), args, kwargs)
 
+    def _returns_for(self, job: _core.Job, export: Export) -> Returns:
+        retry = export.retry_exceptions
+
+        def wants_retry(error: BaseException) -> bool:
+            if isinstance(retry, bool):
+                return retry and isinstance(error, Exception)
+            return isinstance(error, retry)
+
+        return Returns(self._core, job, _name(job, export), wants_retry, self._passing)
+
+
+def exit_as_told(error: SystemExit) -> NoReturn:
+    """End this process with the status of sys.exit(), without more; the supervisor sees a crash."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    os._exit(code & 0xFF)
+
 
 def read_arguments(
     core: _core.Session, job: _core.Job, name: str
@@ -145,20 +169,19 @@ def _name(job: _core.Job, export: Export) -> str:
     return job.name if job.options & Mode.NAMED else export.name
 
 
-def _returns_for(core: _core.Session, job: _core.Job, export: Export) -> Returns:
-    retry = export.retry_exceptions
+def function_of(export: Export) -> Callable[..., Any]:
+    """Return the function that an export of one stands for: what a Runner of tasks resolves by."""
+    assert not isinstance(export.function, str)
+    return export.function
 
-    def wants_retry(error: BaseException) -> bool:
-        if isinstance(retry, bool):
-            return retry and isinstance(error, Exception)
-        return isinstance(error, retry)
 
-    return Returns(core, job, _name(job, export), wants_retry)
+def environment(env_vars: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which environment variables are set."""
+    return _changed_environment(env_vars) if env_vars else _NOTHING
 
 
 @contextlib.contextmanager
-def _environment(env_vars: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the time of a task."""
+def _changed_environment(env_vars: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in env_vars}
     os.environ.update(env_vars)
     try:

@@ -27,12 +27,13 @@ class RuntimeContext:
         job = session.current_job.get()
         if job is not None:
             return job
-        return None if self._connection.actor is None else self._connection.actor[1]
+        actor = session.current_actor()
+        return None if actor is None else actor[1]
 
     @property
     def namespace(self) -> str:
         """Where unqualified actor names are looked up."""
-        return self._connection.namespace
+        return self._connection.current_namespace
 
     def get_job_id(self) -> str:
         """Return the session's id."""
@@ -63,19 +64,20 @@ class RuntimeContext:
             return None
         function = job.function()[0]
         if isinstance(function, str):
-            info = self._connection.actor[0] if self._connection.actor else None
-            return f"{info.module}.{info.name}.{function}" if info else function
+            actor = session.current_actor()
+            return f"{actor[0].module}.{actor[0].name}.{function}" if actor else function
         return f"{function.__module__}.{function.__name__}"
 
     def get_actor_id(self) -> str | None:
         """Return the id of the actor that this process is, or None."""
-        if self._connection.actor is None:
+        if session.current_actor() is None:
             return None
         return self.current_actor._actor_id.hex()  # type: ignore[no-any-return]
 
     def get_actor_name(self) -> str | None:
         """Return the actor's name, "" if it has none; None outside actors."""
-        return None if self._connection.actor is None else self._connection.actor[0].actor_name
+        actor = session.current_actor()
+        return None if actor is None else actor[0].actor_name
 
     @property
     def current_actor(self) -> Any:
@@ -84,17 +86,19 @@ class RuntimeContext:
         Raises:
             RuntimeError: It is none.
         """
-        if self._connection.actor is None:
+        actor = session.current_actor()
+        if actor is None:
             raise RuntimeError("current_actor: this code does not run in an actor")
         from ray_lite.actor import ActorHandle
 
-        info, job = self._connection.actor
+        info, job = actor
         return ActorHandle(job.return_ref(0), job.function_ref(), info)
 
     @property
     def was_current_actor_reconstructed(self) -> bool:
         """Whether the actor has been restarted."""
-        return self._connection.actor is not None and self._connection.actor[1].attempt > 0
+        actor = session.current_actor()
+        return actor is not None and actor[1].attempt > 0
 
     def get_assigned_resources(self) -> dict[str, float]:
         """Return what the running task, or the actor, holds: resource name to amount.
@@ -102,8 +106,10 @@ class RuntimeContext:
         Raises:
             AssertionError: On a driver, which holds nothing.
         """
-        assert self._connection.is_worker, "get_assigned_resources() is for tasks and actors"
-        job = self._connection.actor[1] if self._connection.actor else self._job
+        actor = session.current_actor()
+        job = actor[1] if actor else self._job
+        is_driver = not self._connection.is_worker and job is None
+        assert not is_driver, "get_assigned_resources() is for tasks and actors"
         demand = {} if job is None else job.demand()
         return {name: units / UNITS for name, units in demand.items()}
 

@@ -190,6 +190,8 @@ class Scheduler:
 
     #: CPUs of the session.
     base: int
+    #: The driver runs everything, and there are no workers.
+    local_mode: bool = False
     #: Workers that were started and have not joined, nor died.
     starting: int = 0
     #: Workers that have joined and not died.
@@ -210,7 +212,7 @@ class Scheduler:
     @property
     def kept(self) -> int:
         """How many workers are kept: as many as there are CPUs, but others start when needed."""
-        return min(max(self.base, 1), MOST_KEPT)
+        return 0 if self.local_mode else min(max(self.base, 1), MOST_KEPT)
 
     @property
     def pool(self) -> int:

@@ -53,6 +53,28 @@ class Keeper(Protocol):
         """Keep nothing of it any more."""
 
 
+class LocalMode(Protocol):
+    """Runs everything in the driver's own process: what local.py is, seen from here."""
+
+    def submit(self, *call: Any) -> list[Any]:
+        """Submit a task, as the core does, and run it."""
+
+    def submit_actor(self, *spec: Any) -> list[Any]:
+        """Submit an actor, as the core does, and make its instance."""
+
+    def actor_of(self, job: _core.Job | None) -> "tuple[Any, _core.Job] | None":
+        """Return what the actor is that `job` is part of, and its task."""
+
+    def kill(self, actor: _core.ObjectRef[Any], *, no_restart: bool) -> None:
+        """Carry out a kill."""
+
+    def interrupt_cancelled(self) -> None:
+        """Something was cancelled: interrupt it, if it runs."""
+
+    def join(self, timeout: float) -> None:
+        """The session has ended: wait for the threads, so many seconds in all at most."""
+
+
 @dataclass(eq=False)
 class Connection:
     """This process's part in a session, driver or worker."""
@@ -60,7 +82,7 @@ class Connection:
     core: _core.Session
     #: Is this a worker?
     is_worker: bool
-    #: Where unqualified actor names live.
+    #: Where unqualified actor names live, but for code of an actor.
     namespace: str
     #: What user code keeps for as long as this session lives (exported functions), by owner.
     cache: dict[Any, Any] = field(default_factory=dict)
@@ -76,6 +98,24 @@ class Connection:
     keepers: "weakref.WeakSet[Keeper]" = field(default_factory=weakref.WeakSet)
     #: What the actor is that this process is, and its task; None in every other process.
     actor: "tuple[Any, _core.Job] | None" = None
+    #: Of a driver in local mode; None in every other process.
+    local: LocalMode | None = None
+
+    @property
+    def submit(self) -> Callable[..., list[Any]]:
+        """How tasks and calls are submitted; see _core.Session.submit."""
+        return self.core.submit if self.local is None else self.local.submit
+
+    @property
+    def submit_actor(self) -> Callable[..., list[Any]]:
+        """How actors are submitted; see _core.Session.submit_actor."""
+        return self.core.submit_actor if self.local is None else self.local.submit_actor
+
+    @property
+    def current_namespace(self) -> str:
+        """Where unqualified actor names live for the code that runs now."""
+        actor = current_actor()
+        return self.namespace if actor is None else str(actor[0].namespace)
 
     @property
     def session_id(self) -> str:
@@ -111,6 +151,14 @@ _process: Final = _Process()
 def current() -> Connection | None:
     """Return this process's connection, or None before `init` and after `shutdown`."""
     return _process.connection
+
+
+def current_actor() -> tuple[Any, _core.Job] | None:
+    """Return what the actor is that runs this code, and its task; None outside actors."""
+    connection = _process.connection
+    if connection is None or connection.local is None:
+        return None if connection is None else connection.actor
+    return connection.local.actor_of(current_job.get())
 
 
 def ensure(start: Callable[[], object]) -> Connection:
@@ -176,6 +224,10 @@ def open_session(options: InitOptions) -> Connection:
             info={"num_cpus": num_cpus, "object_store_memory": capacity},
         )
         core.make_future = FutureMaker(core).make
+        if options.local_mode:
+            from ray_lite.local import Local  # stands on what stands on this file
+
+            connection.local = Local(core)
         _declare_resources(core, num_cpus, options.custom_units())
         _await_ready(connection)
     except BaseException:
@@ -279,6 +331,7 @@ def _session_config(
         "bell_fd": bell,
         "driver_pid": os.getpid(),
         "num_cpus": num_cpus,
+        "local_mode": options.local_mode,
         "log_to_driver": options.log_to_driver,
         "namespace": namespace,
         "patience": STORE_PATIENCE,
@@ -354,6 +407,8 @@ def close_session() -> None:
             return
         connection.core.end()
         connection.control.close()
+        if connection.local is not None:
+            connection.local.join(STOP_TIMEOUT)
         _reap(connection)
         _forget(connection)
 
@@ -417,7 +472,6 @@ def become_actor(info: Any, job: _core.Job) -> None:
     """Make this worker the actor that `job` is."""
     assert _process.connection is not None
     _process.connection.actor = info, job
-    _process.connection.namespace = info.namespace
 
 
 # ---- references outside the store; forks ----

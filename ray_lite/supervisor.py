@@ -21,7 +21,7 @@ from typing import Any, Final
 from ray_lite import _core, attach, janitor, logs, session, worker
 from ray_lite import scheduler as sched
 from ray_lite._blas import set_blas_threads
-from ray_lite._values import store_failure
+from ray_lite._values import fail_open_returns
 from ray_lite.certificate import actor_id_of, certify_death, read_certificate, was_asked_for
 from ray_lite.exceptions import (
     ActorUnavailableError,
@@ -45,6 +45,7 @@ class Config:
     bell_fd: int
     driver_pid: int
     num_cpus: int
+    local_mode: bool
     log_to_driver: bool
     namespace: str
     patience: float
@@ -76,7 +77,7 @@ class Supervisor:
         self._segments = _core.Segments.attach(config.control_fd, config.data_fd)
         # It must not wait for room in the store: patience 0.
         self._core = _core.Session(self._segments, _core.ROLE_SUPERVISOR, -1, -1, 0.0)
-        self._scheduler = sched.Scheduler(base=config.num_cpus)
+        self._scheduler = sched.Scheduler(config.num_cpus, local_mode=config.local_mode)
         self._poll = select.epoll()
         #: pidfd -> pid of every worker.
         self._workers: dict[int, int] = {}
@@ -291,7 +292,12 @@ class Supervisor:
     # ---- other drivers ----
 
     def _listen(self) -> tuple[socket.socket | None, Path | None]:
-        """Let other processes of this user join; without a private place for it, nobody may."""
+        """Let other processes of this user join; without a private place for it, nobody may.
+
+        Nor in local mode, where nobody would run their tasks.
+        """
+        if self._config.local_mode:
+            return None, None
         try:
             listener, path = attach.listen(self._name)
         except OSError as error:
@@ -389,8 +395,7 @@ class Supervisor:
         self._fail_with_data(job, dumps_error(error))
 
     def _fail_with_data(self, job: _core.Job, data: bytes) -> None:
-        count = len(job.open_returns())
-        job.conclude([store_failure(self._core, data) for _ in range(count)])
+        fail_open_returns(self._core, job, data)
 
     def _print_reports(self) -> None:
         """Print the failures whose references died before anyone asked."""

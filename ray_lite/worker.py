@@ -7,18 +7,15 @@ run (runner.py), nor how an actor serves its calls (actor_worker.py).
       └────► actor_worker.ActorWorker, if the task is an actor: this process is for it alone
 """
 
-import os
 import signal
-import sys
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from ray_lite import _core, private_memory, session
 from ray_lite.actor_worker import ActorWorker
 from ray_lite.exceptions import RaySystemError
 from ray_lite.remote import Export
-from ray_lite.runner import Runner
+from ray_lite.runner import Runner, exit_as_told, function_of
 
 
 class Worker:
@@ -33,7 +30,7 @@ class Worker:
         """Start with no function loaded."""
         self._core = core
         self._set_title = set_title
-        self._runner = Runner(core, _function_of)
+        self._runner = Runner(core, function_of)
         #: The task that runs now.
         self._job: _core.Job | None = None
         #: Calls so far of each function that has max_calls.
@@ -57,7 +54,7 @@ class Worker:
             try:
                 export = self._runner.run(job)
             except SystemExit as error:
-                _exit(error)
+                exit_as_told(error)
             self._job = None
             if export is not None and self._is_worn_out(job, export):
                 return
@@ -73,19 +70,6 @@ class Worker:
             return False
         self._calls[job.function_key] += 1
         return self._calls[job.function_key] >= export.max_calls
-
-
-def _function_of(export: Export) -> Callable[..., Any]:
-    assert not isinstance(export.function, str)
-    return export.function
-
-
-def _exit(error: SystemExit) -> None:
-    """sys.exit() in a task ends its worker, as in Ray: the supervisor sees a crash."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-    os._exit(code & 0xFF)
 
 
 def main(core: _core.Session, namespace: str, set_title: Any) -> None:

@@ -553,8 +553,10 @@ def test_init_options_are_kept() -> None:
         log_to_driver=False,
         runtime_env={"env_vars": {"A": "1"}},
         address="local",
+        local_mode=True,
     )
-    assert options == InitOptions(3, 10**9, {"disk": 1.5}, "n", True, False, {"A": "1"})
+    rest = {"address": None, "local_mode": True}
+    assert options == InitOptions(3, 10**9, {"disk": 1.5}, "n", True, False, {"A": "1"}, **rest)
     assert type(options.object_store_memory) is int
     assert options.custom_units() == {"disk": 15_000}
 
@@ -575,6 +577,8 @@ def test_init_options_are_kept() -> None:
         ({"namespace": ""}, ValueError),
         ({"ignore_reinit_error": "yes"}, TypeError),
         ({"log_to_driver": 1}, TypeError),
+        ({"local_mode": 1}, TypeError),
+        ({"local_mode": True, "address": "auto"}, ValueError),
         ({"runtime_env": 3}, TypeError),
         ({"runtime_env": {"env_vars": {"A": 1}}}, TypeError),
         ({"address": 3}, TypeError),

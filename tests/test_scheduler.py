@@ -155,6 +155,13 @@ def test_workers_that_die_before_they_join_are_replaced_a_few_times_then_the_use
     assert str(START_FAILURES) in warning.message
 
 
+def test_local_mode_has_no_workers_but_judges_what_strands() -> None:
+    scheduler = Scheduler(2, local_mode=True)
+    assert starts(scheduler.start()) == 0
+    assert starts(feed(scheduler, Loaded(False, 0, 0, 0), Ticked())) == 0
+    assert [type(each) for each in feed(scheduler, stranded(0, max_retries=3))] == [Requeue]
+
+
 def test_worker_that_joins_forgives_the_failed_starts_before_it() -> None:
     scheduler = Scheduler(1)
     scheduler.start()

@@ -462,6 +462,65 @@ static void test_items_that_outlive_their_actor_do_not_count_for_the_next(void)
     tear_down();
 }
 
+/* A call by the actor's own process, which may claim it at once. */
+static rl_handle call_self(rl_job *job)
+{
+    rl_handle out;
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    spec.actor = &actor;
+    spec.claimed = job;
+    OK(&r.s, rl_task_submit(&worker, &spec, &out, NULL));
+    return out;
+}
+
+static void test_own_call_of_an_ordered_actor_is_claimed_only_if_there_is_no_other(void)
+{
+    rl_job first, second;
+    set_up(RL_ACTOR_ORDERED, 0);
+    OK(&r.s, find_for(&worker, &r.s, actor));
+    rl_handle first_out = call_self(&first);
+    rl_handle second_out = call_self(&second);
+    CHECK(first.task.index != RL_NIL);
+    CHECK_EQ(second.task.index, RL_NIL);
+    finish(&first, first_out);
+    run_next(second_out);
+    release(&worker, first_out);
+    release(&worker, second_out);
+    release(&worker, actor);
+    end_actor();
+    tear_down();
+}
+
+static void test_own_call_of_an_actor_without_order_is_always_claimed(void)
+{
+    rl_job first, second;
+    set_up(0, 0);
+    OK(&r.s, find_for(&worker, &r.s, actor));
+    rl_handle first_out = call_self(&first);
+    rl_handle second_out = call_self(&second);
+    finish(&second, second_out);
+    finish(&first, first_out);
+    release(&worker, first_out);
+    release(&worker, second_out);
+    release(&worker, actor);
+    end_actor();
+    tear_down();
+}
+
+static void test_own_call_of_a_dead_actor_strands(void)
+{
+    rl_job job;
+    set_up(0, 0);
+    OK(&r.s, find_for(&worker, &r.s, actor));
+    end_actor();
+    rl_handle out = call_self(&job);
+    CHECK_EQ(job.task.index, RL_NIL);
+    CHECK_EQ(fail_stranded(), 1);
+    release(&worker, out);
+    release(&worker, actor);
+    tear_down();
+}
+
 int main(void)
 {
     RUN(test_calls_run_in_the_order_of_submission);
@@ -479,5 +538,8 @@ int main(void)
     RUN(test_dropped_stream_makes_room_for_the_others);
     RUN(test_who_waits_for_one_stream_does_not_wait_for_the_items_of_others);
     RUN(test_items_that_outlive_their_actor_do_not_count_for_the_next);
+    RUN(test_own_call_of_an_ordered_actor_is_claimed_only_if_there_is_no_other);
+    RUN(test_own_call_of_an_actor_without_order_is_always_claimed);
+    RUN(test_own_call_of_a_dead_actor_strands);
     return 0;
 }

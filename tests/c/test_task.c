@@ -1,6 +1,8 @@
 /* test_task.c - tasks from submission to their end: dependencies, queues, resources, second attempts. */
 #include "harness.h"
 
+#include "rl_repair.h"
+
 static rig r;
 static rl_session worker, second;
 
@@ -952,6 +954,82 @@ static void test_dismissed_worker_takes_no_task_any_more(void)
     tear_down();
 }
 
+/* ---- local mode ---- */
+
+static void join_as_driver(rl_session *driver)
+{
+    CHECK_EQ(rl_session_join(driver, &r.map, RL_ROLE_DRIVER, -1, -1), 0);
+}
+
+static rl_handle submit_own(rl_session *driver, const rl_handle *ref, rl_job *job)
+{
+    rl_handle out;
+    rl_spec spec = rig_spec(&r, 1, ref, ref != NULL);
+    spec.ndeps = ref != NULL;
+    spec.claimed = job;
+    OK(&r.s, rl_task_submit(driver, &spec, &out, NULL));
+    return out;
+}
+
+static void test_driver_runs_any_number_of_its_own_tasks_and_holds_nothing_for_them(void)
+{
+    rl_session driver;
+    rl_job outer, inner;
+    set_up();
+    join_as_driver(&driver);
+    rl_handle outer_out = submit_own(&driver, NULL, &outer);
+    rl_handle inner_out = submit_own(&driver, NULL, &inner);
+    CHECK_EQ(cpus_free(), 2);
+    check_nothing_to_take(&worker);
+    run(&driver, &inner);
+    OK(&r.s, rl_task_repeat(&driver, outer.task));
+    CHECK_EQ(rl_task_repeat(&worker, outer.task), RL_ESTALE);
+    run(&driver, &outer);
+    CHECK_EQ(rl_task_repeat(&driver, outer.task), RL_ESTALE);
+    rl_object_release(&driver, outer_out);
+    rl_object_release(&driver, inner_out);
+    leave_session(&driver);
+    tear_down();
+}
+
+static void test_driver_does_not_claim_what_waits_for_an_object(void)
+{
+    rl_session driver;
+    rl_job job;
+    set_up();
+    join_as_driver(&driver);
+    rl_handle first = submit(NULL, 0);
+    OK(&r.s, find_for(&driver, &r.s, first));
+    rl_handle out = submit_own(&driver, &first, &job);
+    CHECK_EQ(job.task.index, RL_NIL);
+    take_and_run(&worker);
+    take_and_run(&worker);
+    rl_object_release(&driver, first);
+    rl_object_release(&driver, out);
+    leave_session(&driver);
+    drop(first);
+    tear_down();
+}
+
+static void test_repair_leaves_a_drivers_own_tasks_as_they_are(void)
+{
+    rl_session driver;
+    rl_job outer, inner;
+    set_up();
+    join_as_driver(&driver);
+    rl_handle outer_out = submit_own(&driver, NULL, &outer);
+    rl_handle inner_out = submit_own(&driver, NULL, &inner);
+    CHECK_EQ(rl_repair(&r.s), 0);
+    CHECK_CLEAN(&r.s);
+    CHECK_EQ(cpus_free(), 2);
+    run(&driver, &inner);
+    run(&driver, &outer);
+    rl_object_release(&driver, outer_out);
+    rl_object_release(&driver, inner_out);
+    leave_session(&driver);
+    tear_down();
+}
+
 int main(void)
 {
     RUN(test_task_is_taken_with_all_that_it_was_submitted_with);
@@ -988,5 +1066,8 @@ int main(void)
     RUN(test_failure_returned_for_nobody_is_handed_to_the_supervisor);
     RUN(test_failures_returned_for_nobody_are_found_without_a_look_at_all_objects);
     RUN(test_dismissed_worker_takes_no_task_any_more);
+    RUN(test_driver_runs_any_number_of_its_own_tasks_and_holds_nothing_for_them);
+    RUN(test_driver_does_not_claim_what_waits_for_an_object);
+    RUN(test_repair_leaves_a_drivers_own_tasks_as_they_are);
     return 0;
 }

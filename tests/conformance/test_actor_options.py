@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -37,24 +38,36 @@ ACCEPTED = [
     ("enable_task_events", [True, False]),
 ]
 REFUSED = [
+    ("nonsense", 1, ValueError),
+    ("num_cpus", -1, ValueError),
     ("num_cpus", "1", TypeError),
+    ("object_store_memory", -1, ValueError),
     ("resources", {"CPU": 1}, ValueError),
     ("max_restarts", -2, ValueError),
+    ("max_restarts", 1.5, TypeError),
     ("max_task_retries", -2, ValueError),
     ("max_task_retries", 1.5, TypeError),
     ("max_concurrency", -1, ValueError),
     ("max_concurrency", "2", TypeError),
     ("max_pending_calls", -2, ValueError),
     ("max_pending_calls", "2", TypeError),
+    ("name", 3, TypeError),
     ("namespace", 3, TypeError),
     ("get_if_exists", 3, TypeError),
+    ("get_if_exists", True, ValueError),
+    ("lifetime", "long", ValueError),
+    ("lifetime", 3, TypeError),
+    ("concurrency_groups", 3, TypeError),
     ("allow_out_of_order_execution", 3, TypeError),
     ("scheduling_strategy", 3, TypeError),
     ("runtime_env", {"env_vars": {"A": 1}}, TypeError),
     ("num_returns", 2, ValueError),
     ("max_calls", 1, ValueError),
+    ("max_retries", 1, ValueError),
     ("retry_exceptions", True, ValueError),
     ("_generator_backpressure_num_objects", 1, ValueError),
+    ("_actor_generator_backpressure_num_objects", 0, ValueError),
+    ("_actor_generator_backpressure_num_objects", -2, ValueError),
 ]
 
 
@@ -79,6 +92,7 @@ def test_option_with_a_bad_value_raises_at_decoration(
     [
         ("max_restarts", -2, ValueError),
         ("lifetime", "long", ValueError),
+        ("get_if_exists", True, ValueError),
         ("namespace", 3, TypeError),
         ("concurrency_groups", {"io": 1}, ValueError),
         ("max_retries", 1, ValueError),
@@ -91,6 +105,17 @@ def test_option_with_a_bad_value_raises_at_options(
         ray.remote(Plain).options(**{option: value})
 
 
+@pytest.mark.deliberately_different("a list is accepted, and fails when the actor is made")
+def test_concurrency_groups_in_a_list_are_those_of_the_actor(ray: ModuleType) -> None:
+    @ray.remote(concurrency_groups=[{"name": "io", "max_concurrency": 2}])
+    class Grouped:
+        @ray.method(concurrency_group="io")
+        def read(self):
+            return "read"
+
+    assert ray.get(Grouped.remote().read.remote()) == "read"
+
+
 def test_option_unknown_is_named_in_the_error_with_the_valid_ones(ray: ModuleType) -> None:
     text = r"(?s)Invalid option keyword num_cpu for actors\. .*num_cpus"
     with pytest.raises(ValueError, match=text):
@@ -101,6 +126,15 @@ def test_option_scheduling_strategy_unknown_raises_at_the_call(ray: ModuleType) 
     actor_class = ray.remote(scheduling_strategy="BEST")(Plain)
     with pytest.raises(ValueError):
         actor_class.remote()
+
+
+def test_option_scheduling_strategy_may_be_the_one_node(ray: ModuleType) -> None:
+    strategies = importlib.import_module(f"{ray.__name__}.util.scheduling_strategies")
+    node = ray.get_runtime_context().get_node_id()
+    here = strategies.NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    task = ray.remote(lambda: ray.get_runtime_context().get_node_id())
+    assert ray.get(task.options(scheduling_strategy=here).remote()) == node
+    assert ray.remote(scheduling_strategy=here)(Plain)
 
 
 def actor_with_a_method(ray: ModuleType) -> Any:
@@ -178,3 +212,16 @@ def test_method_of_a_handle_refuses_bad_num_returns(
     actor = actor_with_a_method(ray)
     with pytest.raises(error):
         actor.method.options(num_returns=value).remote()
+
+
+def test_method_of_a_handle_refuses_other_options(ray: ModuleType) -> None:
+    actor = actor_with_a_method(ray)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        actor.method.options(num_cpus=1).remote()  # Ray says so at the call
+
+
+def test_objects_per_yield_belong_to_the_method_and_not_to_a_call(ray: ModuleType) -> None:
+    actor = actor_with_a_method(ray)
+    ray.method(_num_objects_per_yield=2)
+    with pytest.raises(ValueError, match="_num_objects_per_yield"):
+        actor.method.options(_num_objects_per_yield=2)

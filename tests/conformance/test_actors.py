@@ -1,19 +1,23 @@
-"""Actors: making them, calling them, handles, names, and the three ways they serve."""
+"""Actors: their classes, constructors, methods, arguments, results, errors and options."""
 
 from __future__ import annotations
 
 import asyncio
-import pickle
-import threading
+import functools
+import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+
+from .actors import wait_until_gone
+from .support import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from .support import Gate
+    from .support import Attempts, Gate
 
 
 def counter_class(ray: ModuleType) -> Any:
@@ -21,6 +25,8 @@ def counter_class(ray: ModuleType) -> Any:
 
     @ray.remote
     class Counter:
+        kind = "counter"
+
         def __init__(self, start=0):
             self.n = start
 
@@ -28,8 +34,16 @@ def counter_class(ray: ModuleType) -> Any:
             self.n += amount
             return self.n
 
+        def scale(self, amount, times=1, *, sign=1):
+            self.n += sign * times * amount
+            return self.n
+
         def value(self):
             return self.n
+
+        @property
+        def size(self):
+            return 1
 
         def fail(self):
             raise KeyError("no such thing")
@@ -72,15 +86,6 @@ def test_thousand_calls_run_in_the_order_of_submission(ray: ModuleType) -> None:
     assert ray.get([counter.add.remote() for _ in range(1000)]) == list(range(1, 1001))
 
 
-def test_call_waits_for_an_earlier_one_with_a_slow_argument(ray: ModuleType, gate: Gate) -> None:
-    counter = counter_class(ray).remote()
-    slow = ray.remote(lambda path: (open(path).close(), 100)[1]).remote(gate.path)
-    first = counter.add.remote(slow)
-    second = counter.add.remote(1)
-    gate.meet()
-    assert ray.get([first, second]) == [100, 101]
-
-
 def test_caller_is_not_held_up_by_anothers_slow_argument(ray: ModuleType, gate: Gate) -> None:
     counter = counter_class(ray).remote()
     slow = ray.remote(num_cpus=0)(lambda path: (open(path).close(), 100)[1]).remote(gate.path)
@@ -91,43 +96,36 @@ def test_caller_is_not_held_up_by_anothers_slow_argument(ray: ModuleType, gate: 
     assert ray.get(held_up) == 101
 
 
-def test_arguments_of_the_constructor_are_resolved(ray: ModuleType) -> None:
-    assert ray.get(counter_class(ray).remote(ray.put(7)).value.remote()) == 7
-
-
-def test_top_level_reference_arrives_as_its_value_and_a_nested_one_as_itself(
-    ray: ModuleType,
-) -> None:
+def test_call_that_was_refused_leaves_the_order_of_the_others(ray: ModuleType) -> None:
     counter = counter_class(ray).remote()
-    ref = ray.put(3)
-    assert ray.get(counter.echo.remote(ref)) == 3
-    assert ray.get(ray.get(counter.echo.remote([ref]))[0]) == 3
+    first = counter.add.remote(1)
+    with pytest.raises(TypeError):
+        counter.add.remote(1, 2)
+    assert ray.get([first, counter.add.remote(1)]) == [1, 2]
 
 
-# ---- what can be called ----
+# ---- classes ----
 
 
-def test_static_class_private_and_special_methods_can_be_called(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    calls = [
-        counter.static.remote(1),
-        counter.name_of_class.remote(),
-        counter._private.remote(),
-        counter.__len__.remote(),
-    ]
-    assert ray.get(calls) == [2, "Counter", "private", 0]
+def test_class_is_wrapped_by_a_call_of_remote_as_well(ray: ModuleType) -> None:
+    class Plain:
+        def one(self):
+            return 1
+
+    assert ray.get(ray.remote(Plain).remote().one.remote()) == 1
+    assert ray.get(ray.remote(num_cpus=0)(Plain).remote().one.remote()) == 1
+    assert Plain().one() == 1
 
 
-def test_missing_method_is_an_attribute_error(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        counter.nothing.remote()
+def test_class_without_a_constructor_takes_no_arguments(ray: ModuleType) -> None:
+    @ray.remote
+    class Bare:
+        def one(self):
+            return 1
 
-
-def test_method_is_not_called_directly(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    with pytest.raises(TypeError, match="cannot be called directly"):
-        counter.add()
+    assert ray.get(Bare.remote().one.remote()) == 1
+    with pytest.raises(TypeError):
+        Bare.remote(1)
 
 
 def test_class_is_not_instantiated_directly(ray: ModuleType) -> None:
@@ -135,18 +133,8 @@ def test_class_is_not_instantiated_directly(ray: ModuleType) -> None:
         counter_class(ray)()
 
 
-def test_wrong_arguments_of_a_method_raise_at_the_call(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    with pytest.raises(TypeError, match="too many positional arguments"):
-        counter.add.remote(1, 2)
-
-
-def test_wrong_arguments_of_the_constructor_raise_at_the_call(ray: ModuleType) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument"):
-        counter_class(ray).remote(end=3)
-
-
 def test_deriving_from_an_actor_class_raises(ray: ModuleType) -> None:
+    assert issubclass(ray.actor.ActorClassInheritanceException, TypeError)
     with pytest.raises(ray.actor.ActorClassInheritanceException):
 
         class Derived(counter_class(ray)):  # type: ignore[misc]
@@ -170,35 +158,115 @@ def test_inherited_methods_can_be_called(ray: ModuleType) -> None:
     assert ray.get(Derived.remote().get.remote()) == 2
 
 
-def test_built_in_calls_work_on_any_actor(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    assert ray.get(counter.__ray_ready__.remote()) is True
-    assert ray.get(counter.__ray_call__.remote(lambda self, n: self.n + n, 5)) == 5
+def test_actor_class_names_its_class(ray: ModuleType) -> None:
+    assert "Counter" in repr(counter_class(ray))
 
 
-# ---- errors ----
+def test_options_of_a_class_are_not_chained(ray: ModuleType) -> None:
+    with pytest.raises(AttributeError):
+        counter_class(ray).options(num_cpus=0).options(num_cpus=0)
 
 
-def test_exception_of_a_method_reaches_the_caller_and_the_actor_lives_on(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    with pytest.raises(KeyError) as caught:
-        ray.get(counter.fail.remote())
-    assert isinstance(caught.value, ray.exceptions.RayTaskError)
-    assert "Counter.fail" in str(caught.value)
-    assert ray.get(counter.add.remote()) == 1
+def test_options_of_a_class_leave_the_class_as_it_was(ray: ModuleType) -> None:
+    counter = counter_class(ray)
+    named = counter.options(name="options of a class").remote(1)
+    assert ray.get(counter.remote(2).value.remote()) == 2
+    assert ray.get_actor("options of a class") == named
 
 
-def test_failed_argument_fails_the_call_without_running_it(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    with pytest.raises(KeyError):
-        ray.get(counter.add.remote(counter.fail.remote()))
-    assert ray.get(counter.value.remote()) == 0
+@pytest.mark.parametrize(
+    ("wrap", "error"),
+    [(lambda cls: cls(), AssertionError), (functools.partial, TypeError)],
+    ids=["instance", "partial"],
+)
+def test_remote_takes_neither_an_instance_nor_a_partial(
+    ray: ModuleType, wrap: Callable[[type], Any], error: type[Exception]
+) -> None:
+    class Plain:
+        pass
+
+    with pytest.raises(error):
+        ray.remote(wrap(Plain))
 
 
-def test_failed_constructor_fails_every_call_with_its_traceback(ray: ModuleType) -> None:
+def test_class_that_cannot_be_pickled_is_refused_at_the_call(ray: ModuleType) -> None:
+    generator = (i for i in range(3))
+
     @ray.remote
+    class Holds:
+        def get(self):
+            return generator
+
+    with pytest.raises(TypeError):
+        Holds.remote()
+
+
+# ---- constructors ----
+
+
+def test_arguments_of_the_constructor_are_resolved(ray: ModuleType) -> None:
+    for actor in (
+        counter_class(ray).remote(ray.put(7)),
+        counter_class(ray).remote(start=ray.put(7)),
+    ):
+        assert ray.get(actor.value.remote()) == 7
+
+
+def test_wrong_arguments_of_the_constructor_raise_at_the_call(ray: ModuleType) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        counter_class(ray).remote(end=3)
+
+
+def test_constructor_that_lacks_an_argument_is_refused_at_the_call(ray: ModuleType) -> None:
+    @ray.remote
+    class Needs:
+        def __init__(self, x):
+            pass
+
+    with pytest.raises(TypeError, match="missing a required argument: 'x'"):
+        Needs.remote()
+
+
+def test_remote_returns_before_the_constructor_has_run(ray: ModuleType, gate: Gate) -> None:
+    @ray.remote
+    class Slow:
+        def __init__(self, path):
+            open(path).close()
+
+        def one(self):
+            return 1
+
+    ref = Slow.remote(gate.path).one.remote()
+    assert ray.wait([ref], timeout=0)[0] == []
+    gate.meet()
+    assert ray.get(ref) == 1
+
+
+def test_constructor_that_waits_for_a_task_lets_calls_queue_up(ray: ModuleType, gate: Gate) -> None:
+    slow = ray.remote(lambda path: (open(path).close(), 5)[1]).remote(gate.path)
+    counter = counter_class(ray).remote(slow)
+    refs = [counter.add.remote(i) for i in range(3)]
+    assert ray.wait(refs, timeout=0)[0] == []
+    gate.meet()
+    assert ray.get(refs) == [5, 6, 8]
+
+
+def test_failed_argument_of_the_constructor_fails_every_call(ray: ModuleType) -> None:
+    fail = ray.remote(max_retries=0)(lambda: 1 // 0)
+    actor = counter_class(ray).remote(fail.remote())
+    with pytest.raises(ray.exceptions.ActorDiedError, match="ZeroDivisionError"):
+        ray.get(actor.value.remote())
+
+
+def test_failed_constructor_fails_every_call_with_its_traceback(
+    ray: ModuleType, attempts: Attempts
+) -> None:
+    begin = attempts.begin
+
+    @ray.remote(max_restarts=2)
     class Broken:
         def __init__(self):
+            begin()
             raise ValueError("not today")
 
         def method(self):
@@ -209,13 +277,153 @@ def test_failed_constructor_fails_every_call_with_its_traceback(ray: ModuleType)
         with pytest.raises(ray.exceptions.ActorDiedError, match="not today") as caught:
             ray.get(actor.method.remote())
         assert caught.value.actor_init_failed
+        assert not isinstance(caught.value, ray.exceptions.RayTaskError)
+        assert "ValueError" in str(caught.value)
+        assert "Broken" in str(caught.value)
+    assert attempts.made() == 1
 
 
-def test_failed_argument_of_the_constructor_fails_every_call(ray: ModuleType) -> None:
-    fail = ray.remote(max_retries=0)(lambda: 1 // 0)
-    actor = counter_class(ray).remote(fail.remote())
-    with pytest.raises(ray.exceptions.ActorDiedError, match="ZeroDivisionError"):
-        ray.get(actor.value.remote())
+# ---- methods ----
+
+
+def test_method_takes_keywords_and_defaults(ray: ModuleType) -> None:
+    scale = counter_class(ray).remote().scale
+    calls = [scale.remote(1), scale.remote(1, times=2), scale.remote(amount=5, sign=-1)]
+    assert ray.get(calls) == [1, 3, -2]
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "words"),
+    [
+        ((1, 2, 3), {}, "too many positional arguments"),
+        ((), {}, "missing a required argument: 'amount'"),
+        ((1,), {"amount": 1}, "multiple values for argument 'amount'"),
+        ((1,), {"by": 1}, "got an unexpected keyword argument 'by'"),
+    ],
+    ids=["too many", "too few", "twice", "unknown"],
+)
+def test_method_with_wrong_arguments_is_refused_at_the_call(
+    ray: ModuleType, args: tuple[int, ...], kwargs: dict[str, int], words: str
+) -> None:
+    with pytest.raises(TypeError, match=words):
+        counter_class(ray).remote().scale.remote(*args, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["size", "kind", "n", "nothing"])
+def test_what_is_no_method_is_an_attribute_error(ray: ModuleType, name: str) -> None:
+    counter = counter_class(ray).remote()
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
+        getattr(counter, name).remote()
+
+
+def test_method_is_not_called_directly(ray: ModuleType) -> None:
+    counter = counter_class(ray).remote()
+    with pytest.raises(TypeError, match="cannot be called directly"):
+        counter.add()
+
+
+def test_static_class_private_and_special_methods_can_be_called(ray: ModuleType) -> None:
+    counter = counter_class(ray).remote()
+    calls = [
+        counter.static.remote(1),
+        counter.name_of_class.remote(),
+        counter._private.remote(),
+        counter.__len__.remote(),
+    ]
+    assert ray.get(calls) == [2, "Counter", "private", 0]
+
+
+def test_built_in_calls_work_on_any_actor(ray: ModuleType) -> None:
+    counter = counter_class(ray).remote()
+    assert ray.get(counter.__ray_ready__.remote()) is True
+
+    def change(self, by, *, factor):
+        self.n = (self.n + by) * factor
+
+    ray.get(counter.__ray_call__.remote(change, 2, factor=10))
+    assert ray.get(counter.value.remote()) == 20
+
+
+def test_call_is_awaited_by_the_caller(ray: ModuleType) -> None:
+    counter = counter_class(ray).remote()
+
+    async def run() -> Any:
+        return await counter.add.remote()
+
+    assert asyncio.run(run()) == 1
+
+
+# ---- arguments and results ----
+
+
+def test_top_level_reference_arrives_as_its_value_and_a_nested_one_as_itself(
+    ray: ModuleType,
+) -> None:
+    counter = counter_class(ray).remote()
+    ref = ray.put(3)
+    assert ray.get(counter.echo.remote(ref)) == 3
+    assert ray.get(ray.get(counter.echo.remote([ref]))[0]) == 3
+
+
+def test_argument_that_cannot_be_pickled_is_refused_at_the_call(ray: ModuleType) -> None:
+    cls = counter_class(ray)
+    generator = (i for i in range(3))
+    with pytest.raises(TypeError):
+        cls.remote(generator)
+    with pytest.raises(TypeError):
+        cls.remote().echo.remote(generator)
+
+
+def test_arguments_and_results_are_as_they_were_at_the_call(ray: ModuleType) -> None:
+    value = [1]
+    counter = counter_class(ray).remote(value)
+    value.append(2)
+    first, second = counter.value.remote(), counter.echo.remote(value)
+    value.append(3)
+    before = ray.get(first)
+    assert [before, ray.get(second)] == [[1], [1, 2]]
+    before.append(4)
+    assert ray.get(counter.value.remote()) == [1]
+
+
+def test_array_arrives_read_only_and_comes_back_whole(ray: ModuleType) -> None:
+    counter = counter_class(ray).remote(np.arange(MIB // 8))
+    call = counter.__ray_call__.remote(lambda self: self.n.flags.writeable)
+    array = ray.get(counter.value.remote())
+    assert ray.get(call) is False
+    assert array.flags.writeable is False
+    assert int(array.sum()) == sum(range(MIB // 8))
+
+
+def test_result_of_one_actor_is_the_argument_of_another(ray: ModuleType) -> None:
+    first, second = counter_class(ray).remote(1), counter_class(ray).remote(10)
+    ref = first.add.remote(1)
+    for _ in range(3):
+        ref = second.add.remote(first.add.remote(ref))
+    assert ray.get(ref) == 82
+
+
+def test_result_outlives_its_actor(ray: ModuleType) -> None:
+    counter = counter_class(ray).remote()
+    pid = ray.get(counter.__ray_call__.remote(lambda self: os.getpid()))
+    small, large = counter.echo.remote(1), counter.echo.remote(np.ones(MIB))
+    ray.wait([small, large], num_returns=2)
+    ray.kill(counter)
+    wait_until_gone(pid)
+    assert ray.get(small) == 1
+    assert ray.get(large).sum() == MIB
+
+
+@pytest.mark.deliberately_different(
+    "an object that an actor has put is lost as soon as Ray notices its death, sooner or later",
+    runs_on_ray=False,
+)
+def test_object_that_an_actor_has_put_outlives_it(ray: ModuleType) -> None:
+    counter = counter_class(ray).remote()
+    inner = ray.get(counter.__ray_call__.remote(lambda self: [ray.put(np.ones(MIB))]))[0]
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(counter.__ray_terminate__.remote())
+    assert ray.get(inner).sum() == MIB
 
 
 def test_num_returns_splits_what_a_method_returns(ray: ModuleType) -> None:
@@ -236,368 +444,61 @@ def test_num_returns_splits_what_a_method_returns(ray: ModuleType) -> None:
         ray.get(pair.three.options(num_returns=2).remote())
 
 
-def test_unknown_option_of_a_method_is_refused(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
+def test_method_decorator_without_options_changes_nothing(ray: ModuleType) -> None:
+    @ray.remote
+    class Doubler:
+        @ray.method
+        def double(self, n):
+            return 2 * n
+
+        @ray.method()
+        def four_times(self, n):
+            return 2 * self.double(n)
+
+    assert ray.get(Doubler.remote().four_times.remote(3)) == 12
     with pytest.raises(AssertionError):
-        ray.method(num_cpus=1)
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        counter.add.options(num_cpus=1).remote()
+        ray.method(2)
 
 
-def test_objects_per_yield_belong_to_the_method_and_not_to_a_call(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    ray.method(_num_objects_per_yield=2)
-    with pytest.raises(ValueError, match="_num_objects_per_yield"):
-        counter.add.options(_num_objects_per_yield=2)
-
-
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        ({"max_restarts": -2}, ValueError),
-        ({"max_restarts": 1.5}, TypeError),
-        ({"lifetime": "long"}, ValueError),
-        ({"lifetime": 3}, TypeError),
-        ({"get_if_exists": True}, ValueError),
-        ({"get_if_exists": True, "name": ""}, ValueError),
-        ({"object_store_memory": -1}, ValueError),
-        ({"_actor_generator_backpressure_num_objects": 0}, ValueError),
-        ({"_actor_generator_backpressure_num_objects": -2}, ValueError),
-        ({"concurrency_groups": 3}, TypeError),
-        ({"max_retries": 1}, ValueError),
-        ({"num_cpus": -1}, ValueError),
-        ({"name": 3}, TypeError),
-        ({"nonsense": 1}, ValueError),
-    ],
-)
-def test_bad_option_of_a_class_is_refused(
-    ray: ModuleType, options: dict[str, Any], error: type[Exception]
-) -> None:
+def test_actor_types_take_the_class_as_their_argument(ray: ModuleType) -> None:
     class Plain:
-        pass
+        def value(self):
+            return 5
 
-    with pytest.raises(error):
-        ray.remote(**options)(Plain)
+    actor_class: ray.actor.ActorClass[Plain] = ray.remote(Plain)
+    handle: ray.actor.ActorHandle[Plain] = actor_class.remote()
+    proxy: ray.actor.ActorProxy[Plain] = handle
+    assert ray.get(proxy.value.remote()) == 5
+    for generic in (ray.actor.ActorClass, ray.actor.ActorHandle, ray.actor.ActorProxy):
+        assert "Plain" in repr(generic[Plain])
 
 
-# ---- handles ----
-
-
-def test_handle_is_passed_to_a_task_and_keeps_the_actor(ray: ModuleType) -> None:
+def test_no_returns_are_no_reference(ray: ModuleType) -> None:
     counter = counter_class(ray).remote()
-    add = ray.remote(lambda handle: ray.get(handle.add.remote(5)))
-    assert ray.get(add.remote(counter)) == 5
-    assert (
-        ray.get(ray.remote(lambda d: ray.get(d["it"].add.remote(5))).remote({"it": counter})) == 10
-    )
+    assert counter.add.options(num_returns=0).remote(1) is None
+    assert ray.get(counter.value.remote()) == 1
 
 
-def test_handle_held_by_another_actor_keeps_the_actor(ray: ModuleType) -> None:
-    @ray.remote
-    class Holder:
-        def __init__(self, handle):
-            self.handle = handle
-
-        def add(self):
-            return ray.get(self.handle.add.remote())
-
-    inner = counter_class(ray).remote()
-    holder = Holder.remote(inner)
-    assert ray.get(holder.add.remote()) == 1
-    del inner
-    assert ray.get(holder.add.remote()) == 2
+# ---- errors ----
 
 
-def test_handles_of_an_actor_are_equal_and_hash_alike(ray: ModuleType) -> None:
+def test_exception_of_a_method_reaches_the_caller_and_the_actor_lives_on(ray: ModuleType) -> None:
     counter = counter_class(ray).remote()
-    copy = ray.get(counter.echo.remote([counter]))[0]
-    assert copy == counter
-    assert hash(copy) == hash(counter)
-    assert copy != counter_class(ray).remote()
+    with pytest.raises(KeyError) as caught:
+        ray.get(counter.fail.remote())
+    assert isinstance(caught.value, ray.exceptions.RayTaskError)
+    assert "Counter.fail" in str(caught.value)
+    assert ray.get(counter.add.remote()) == 1
 
 
-def test_handle_survives_pickle_and_shows_its_class(ray: ModuleType) -> None:
+def test_name_of_a_call_is_what_its_error_names(ray: ModuleType) -> None:
     counter = counter_class(ray).remote()
-    assert ray.get(pickle.loads(pickle.dumps(counter)).add.remote()) == 1
-    assert repr(counter).startswith("Actor(")
-    assert "Counter" in repr(counter)
-    assert "add" in dir(counter)
+    with pytest.raises(TypeError, match="the lid is shut"):
+        ray.get(counter.add.options(name="the lid is shut").remote("x"))
 
 
-def test_actor_class_is_passed_to_a_task_and_used_there(ray: ModuleType) -> None:
-    make = ray.remote(lambda cls: ray.get(cls.remote(4).add.remote()))
-    assert ray.get(make.remote(counter_class(ray))) == 5
-
-
-def test_temporary_handle_is_enough_for_a_call(ray: ModuleType) -> None:
-    assert ray.get(counter_class(ray).remote(1).add.remote()) == 2
-
-
-# ---- threads ----
-
-
-def test_threaded_actor_runs_calls_at_once(ray: ModuleType) -> None:
-    @ray.remote(max_concurrency=3)
-    class Meeting:
-        def __init__(self):
-            self.barrier = threading.Barrier(3)
-
-        def meet(self):
-            self.barrier.wait(timeout=30)
-            return threading.current_thread() is threading.main_thread()
-
-    meeting = Meeting.remote()
-    assert ray.get([meeting.meet.remote() for _ in range(3)], timeout=60) == [False] * 3
-
-
-def test_sync_actor_runs_in_the_main_thread(ray: ModuleType) -> None:
+def test_failed_argument_fails_the_call_without_running_it(ray: ModuleType) -> None:
     counter = counter_class(ray).remote()
-    call = counter.__ray_call__.remote(
-        lambda self: threading.current_thread() is threading.main_thread()
-    )
-    assert ray.get(call) is True
-
-
-def test_threaded_actor_lets_a_ready_call_overtake_one_that_waits(
-    ray: ModuleType, gate: Gate
-) -> None:
-    actor = counter_class(ray).options(max_concurrency=2).remote()
-    slow = ray.remote(lambda path: (open(path).close(), 100)[1]).remote(gate.path)
-    first = actor.add.remote(slow)
-    assert ray.get(actor.add.remote(1), timeout=30) == 1
-    gate.meet()
-    assert ray.get(first) == 101
-
-
-def test_concurrency_groups_have_threads_of_their_own(
-    ray: ModuleType, new_gate: Callable[[], Gate]
-) -> None:
-    @ray.remote(concurrency_groups={"io": 1})
-    class Grouped:
-        @ray.method(concurrency_group="io")
-        def read(self, path):
-            open(path).close()
-            return "read"
-
-        def other(self):
-            return "other"
-
-    gate = new_gate()
-    actor = Grouped.remote()
-    read = actor.read.remote(gate.path)
-    assert ray.get(actor.other.remote(), timeout=30) == "other"
-    in_io = actor.other.options(concurrency_group="io").remote()
-    assert ray.wait([in_io], timeout=0.1)[0] == []
-    gate.meet()
-    assert ray.get([read, in_io], timeout=30) == ["read", "other"]
-
-
-@pytest.mark.deliberately_different("Ray kills the actor; the call that is wrong should raise")
-def test_unknown_concurrency_group_raises_at_the_call(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    with pytest.raises(ValueError, match="no concurrency group 'nowhere'"):
-        counter.add.options(concurrency_group="nowhere").remote()
-
-
-# ---- coroutines ----
-
-
-def async_class(ray: ModuleType) -> Any:
-    """Return an async actor class."""
-
-    @ray.remote
-    class Async:
-        def __init__(self):
-            self.event = asyncio.Event()
-
-        async def wait(self):
-            await self.event.wait()
-            return "waited"
-
-        async def release(self):
-            self.event.set()
-            return "released"
-
-        def plain(self, value):
-            return value
-
-        async def fail(self):
-            raise KeyError("async")
-
-        async def fetch(self, refs):
-            return await refs[0]
-
-        async def count(self, n):
-            for i in range(n):
-                yield i
-
-    return Async
-
-
-def test_coroutines_of_an_actor_run_at_once(ray: ModuleType) -> None:
-    actor = async_class(ray).remote()
-    waits = [actor.wait.remote() for _ in range(20)]
-    assert ray.get(actor.release.remote(), timeout=30) == "released"
-    assert ray.get(waits, timeout=30) == ["waited"] * 20
-
-
-def test_plain_method_of_an_async_actor_runs_too(ray: ModuleType) -> None:
-    assert ray.get(async_class(ray).remote().plain.remote(3)) == 3
-
-
-def test_exception_of_a_coroutine_reaches_the_caller(ray: ModuleType) -> None:
-    with pytest.raises(KeyError, match="async"):
-        ray.get(async_class(ray).remote().fail.remote())
-
-
-def test_coroutine_awaits_a_reference(ray: ModuleType) -> None:
-    slow = ray.remote(lambda: 5).remote()
-    assert ray.get(async_class(ray).remote().fetch.remote([slow]), timeout=30) == 5
-
-
-def test_max_concurrency_bounds_the_coroutines(ray: ModuleType) -> None:
-    actor = async_class(ray).options(max_concurrency=1).remote()
-    first = actor.wait.remote()
-    second = actor.release.remote()
-    assert ray.wait([first, second], timeout=0.2)[0] == []
-    ray.kill(actor)
-
-
-def test_call_is_awaited_by_the_caller(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-
-    async def run() -> Any:
-        return await counter.add.remote()
-
-    assert asyncio.run(run()) == 1
-
-
-# ---- generators ----
-
-
-def generator_class(ray: ModuleType, **options: Any) -> Any:
-    """Return an actor class with a generator method."""
-
-    class Generates:
-        def count(self, n, failing_at=None):
-            for i in range(n):
-                if i == failing_at:
-                    raise KeyError(i)
-                yield i
-
-    return ray.remote(**options)(Generates) if options else ray.remote(Generates)
-
-
-SERVING = [
-    pytest.param({}, id="sync"),
-    pytest.param({"max_concurrency": 2}, id="threaded"),
-]
-
-
-@pytest.mark.parametrize("options", SERVING)
-def test_generator_method_streams_by_default(ray: ModuleType, options: dict[str, Any]) -> None:
-    actor = generator_class(ray, **options).remote()
-    assert [ray.get(ref) for ref in actor.count.remote(4)] == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("options", SERVING)
-def test_generator_method_with_a_number_of_returns(
-    ray: ModuleType, options: dict[str, Any]
-) -> None:
-    actor = generator_class(ray, **options).remote()
-    assert ray.get(actor.count.options(num_returns=3).remote(3)) == [0, 1, 2]
-
-
-@pytest.mark.parametrize("options", SERVING)
-def test_dynamic_generator_method(ray: ModuleType, options: dict[str, Any]) -> None:
-    actor = generator_class(ray, **options).remote()
-    outer = actor.count.options(num_returns="dynamic").remote(3)
-    assert [ray.get(ref) for ref in ray.get(outer)] == [0, 1, 2]
-
-
-@pytest.mark.parametrize("options", SERVING)
-def test_generator_method_that_raises_ends_with_the_exception(
-    ray: ModuleType, options: dict[str, Any]
-) -> None:
-    actor = generator_class(ray, **options).remote()
-    refs = list(actor.count.remote(4, failing_at=2))
-    assert ray.get(refs[:2]) == [0, 1]
     with pytest.raises(KeyError):
-        ray.get(refs[2])
-    assert len(refs) == 3
-
-
-def test_async_generator_method_streams(ray: ModuleType) -> None:
-    actor = async_class(ray).remote()
-    assert [ray.get(ref) for ref in actor.count.remote(3)] == [0, 1, 2]
-
-
-def test_async_generator_method_streams_to_async_for(ray: ModuleType) -> None:
-    actor = async_class(ray).remote()
-
-    async def run() -> list[int]:
-        return [await ref async for ref in actor.count.remote(3)]
-
-    assert asyncio.run(run()) == [0, 1, 2]
-
-
-def test_plain_generator_method_of_an_async_actor_streams(ray: ModuleType) -> None:
-    @ray.remote
-    class Mixed:
-        async def nothing(self):
-            pass
-
-        def count(self, n):
-            yield from (i for i in range(n))
-
-    actor = Mixed.remote()
-    assert [ray.get(ref) for ref in actor.count.remote(3)] == [0, 1, 2]
-    assert ray.get(actor.count.options(num_returns=2).remote(2)) == [0, 1]
-
-
-@pytest.mark.parametrize("options", SERVING)
-def test_generator_method_pauses_under_backpressure(
-    ray: ModuleType, options: dict[str, Any]
-) -> None:
-    actor = generator_class(ray, **options).remote()
-    stream = actor.count.options(_generator_backpressure_num_objects=1).remote(5)
-    assert [ray.get(ref) for ref in stream] == [0, 1, 2, 3, 4]
-
-
-def test_backpressure_of_an_actor_counts_the_items_of_all_its_streams(
-    ray: ModuleType, new_gate: Callable[[], Gate]
-) -> None:
-    @ray.remote(_actor_generator_backpressure_num_objects=2, max_concurrency=2)
-    class Holder:
-        def hold(self, paths):
-            for path in paths:
-                open(path).close()
-                yield path
-
-    holder = Holder.remote()
-    first_gates, second_gates = [[new_gate() for _ in range(3)] for _ in range(2)]
-    first = holder.hold.remote([gate.path for gate in first_gates])
-    first_gates[0].meet()
-    first_gates[1].meet()
-    second = holder.hold.remote([gate.path for gate in second_gates])
-    second_gates[0].open()
-    assert ray.wait([first.completed(), second.completed()], timeout=0.3)[0] == []
-    assert not first_gates[2].is_awaited()
-    assert not second_gates[1].is_awaited()
-    for gate in [*first_gates, *second_gates]:
-        gate.open()
-    assert [ray.get(next(first)) for _ in range(2)] == [gate.path for gate in first_gates[:2]]
-    assert len(list(second)) == 3
-    assert len(list(first)) == 1
-
-
-def test_async_generator_method_pauses_under_backpressure(ray: ModuleType) -> None:
-    actor = async_class(ray).remote()
-    stream = actor.count.options(_generator_backpressure_num_objects=1).remote(5)
-    assert [ray.get(ref) for ref in stream] == [0, 1, 2, 3, 4]
-
-
-def test_streaming_of_a_method_that_is_no_generator_is_refused(ray: ModuleType) -> None:
-    counter = counter_class(ray).remote()
-    with pytest.raises(ValueError, match="generator"):
-        counter.add.options(num_returns="streaming").remote()
+        ray.get(counter.add.remote(counter.fail.remote()))
+    assert ray.get(counter.value.remote()) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -162,6 +163,17 @@ def test_next_with_a_timeout_gives_nil_when_nothing_came(ray: ModuleType, gate: 
     assert generator._next_sync(timeout_s=0.1).is_nil()
     gate.meet()
     assert ray.get(next(generator)) == 0
+
+
+def test_items_taken_without_waiting_after_a_wait_are_all_there(ray: ModuleType) -> None:
+    generator, taken = counting(ray).remote(50), []
+    with contextlib.suppress(StopIteration):
+        while True:
+            ray.wait([generator])
+            ref = generator._next_sync(timeout_s=0)
+            if not ref.is_nil():
+                taken.append(ref)
+    assert ray.get(taken) == list(range(50))
 
 
 def test_streams_are_consumed_in_turn(ray: ModuleType) -> None:

@@ -47,7 +47,7 @@ class TestInOneSession:
 
     def test_init_gives_facts_by_name(self, ray: ModuleType) -> None:
         context = ray.init(ignore_reinit_error=True)
-        for name in ("address", "node_id", "node_ip_address"):
+        for name in ("address", "node_id", "node_ip_address", "session_dir"):
             assert context[name] == context.address_info[name]
             assert isinstance(context[name], str)
         assert context["node_id"] == ray.get_runtime_context().get_node_id()
@@ -102,7 +102,7 @@ class TestWithoutSession:
 
     @pytest.mark.filterwarnings("ignore:.*they do nothing on one machine")
     def test_init_accepts_the_smallest_store_and_the_keywords_of_clusters(
-        self, down: ModuleType
+        self, down: ModuleType, tmp_path: Path
     ) -> None:
         down.init(
             num_cpus=1,
@@ -120,6 +120,8 @@ class TestWithoutSession:
             log_to_driver=None,
             namespace=None,
             runtime_env=None,
+            object_spilling_directory=str(tmp_path),
+            _system_config={"automatic_object_spilling_enabled": False},
         )
         assert down.cluster_resources()["object_store_memory"] == 75 * MIB
 

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from .support import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import ModuleType
 
     from .support import Attempts, Gate
@@ -138,6 +140,19 @@ def test_exception_is_retried_with_retry_exceptions_in_options(
         return "second"
 
     assert ray.get(f.options(retry_exceptions=True, max_retries=1).remote()) == "second"
+
+
+@pytest.mark.deliberately_different("a retry starts after a second")
+def test_retry_starts_at_once(ray: ModuleType, tmp_path: Path) -> None:
+    @ray.remote(retry_exceptions=True)
+    def seconds_between_attempts(mark):
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            raise KeyError("first")
+        return time.time() - os.path.getmtime(mark)
+
+    refs = [seconds_between_attempts.remote(str(tmp_path / f"mark{i}")) for i in range(8)]
+    assert min(ray.get(refs)) < 0.5  # the quickest, for the others may have waited for a CPU
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+# pyright: strict
 """What a type checker knows of references: put, get, wait, await, futures."""
 
 import asyncio
@@ -49,9 +50,10 @@ def ids(number: ObjectRef[int], true: ObjectRef[bool]) -> None:
     assert_type(number.hex(), str)
     assert_type(bytes(number), bytes)
     assert_type(ObjectRef.from_binary(number.binary()), ObjectRef[Any])
-    wider: ObjectRef[int] = true
+    wider: list[ObjectRef[int]] = [true, number]
     narrower: ObjectRef[bool] = number  # expect-error: assignment
-    assert_type({wider, narrower}, set[ObjectRef[int]])
+    assert_type({wider[0], number}, set[ObjectRef[int]])
+    print(narrower)
     print(number.value)  # expect-error: attr-defined
 
 
@@ -60,11 +62,11 @@ def subclassing() -> None:
         pass
 
 
-def dynamic(outer: ObjectRef[ray.DynamicObjectRefGenerator]) -> None:
+def dynamic(outer: ObjectRef[ray.DynamicObjectRefGenerator[str]]) -> None:
     generator = ray.get(outer)
     assert_type(len(generator), int)
     for ref in generator:
-        assert_type(ref, ObjectRef[Any])
+        assert_type(ref, ObjectRef[str])
     next(generator)  # expect-error: call-overload
     print(generator[0])  # expect-error: index
 
