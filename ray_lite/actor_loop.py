@@ -17,10 +17,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray_lite import _core, session
+from ray_lite._values import fail_open_returns
 from ray_lite.certificate import read_certificate
 from ray_lite.exceptions import (
     RaySystemError,
     TaskCancelledError,
+    dumps_error,
 )
 from ray_lite.remote import Mode
 from ray_lite.returns import Returns
@@ -53,6 +55,8 @@ class Loop:
         self._instance = instance
         self._exit = exit
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: The serving thread's, for calls: what numpy allocates with is part of it.
+        self._context: contextvars.Context | None = None
         self._is_stopped = False
         #: The task of `_run`, once that runs.
         self._server: asyncio.Task[None] | None = None
@@ -66,7 +70,6 @@ class Loop:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        #: The main thread's, for calls: what numpy allocates with is part of it.
         self._context = contextvars.copy_context()
         self._server = asyncio.current_task()
         if threading.current_thread() is threading.main_thread():  # of a worker
@@ -82,23 +85,29 @@ class Loop:
         return done
 
     def _pump(self, group: int, size: int, done: "asyncio.Future[None]") -> None:
-        loop = done.get_loop()
         room = threading.Semaphore(size)
         with contextlib.suppress(RaySystemError):  # the session is over
             while room.acquire():
                 job = self._core.take_call(self._job, group)
                 if job is None:
                     break
-                loop.call_soon_threadsafe(self._start, job, room, context=self._context)
-        with contextlib.suppress(RuntimeError):  # the loop was stopped
-            loop.call_soon_threadsafe(_settle, done)
+                if not self._have_done(self._start, job, room):
+                    self._fail_unserved(job)
+                    break
+        self._have_done(_settle, done)
 
     def _start(self, job: _core.Job, room: threading.Semaphore) -> None:
+        if self._is_stopped or job.is_cancelled:  # since it was taken
+            self._fail_unserved(job)
+            room.release()
+            return
         task = asyncio.get_running_loop().create_task(self._serve(job))
         self._running[task] = job
 
         def forget(task: "asyncio.Task[None]") -> None:
             del self._running[task]
+            if task.cancelled():  # before its first step
+                self._fail_unserved(job)
             room.release()
 
         task.add_done_callback(forget)
@@ -113,16 +122,31 @@ class Loop:
         if self._server is not None:
             self._have_done(self._server.cancel)
 
-    def _have_done(self, step: Callable[[], object]) -> None:
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(step)
+    def _have_done(self, step: Callable[..., object], *args: Any) -> bool:
+        """From another thread: have the loop's thread do a step; False: there is no loop now."""
+        if self._loop is None:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(step, *args, context=self._context)
+        except RuntimeError:  # it was stopped
+            return False
+        return True
 
     def _cancel_marked(self) -> None:
         """Somebody has cancelled a call of this actor: which?"""
         for task, job in list(self._running.items()):
             if job.is_cancelled:
                 task.cancel()
+
+    def _fail_unserved(self, job: _core.Job) -> None:
+        """Fail a call that was cancelled before it began, or whose actor is dead."""
+        if self._core.is_over:
+            return
+        if job.is_cancelled:
+            failure = dumps_error(TaskCancelledError(job.task_id.hex()))
+        else:
+            failure = read_certificate(self._core, self._job.return_ref(0))
+        fail_open_returns(self._core, job, failure)
 
     async def _serve(self, job: _core.Job) -> None:
         """Run one call; it is finished, failed or stranded afterwards."""
@@ -144,8 +168,7 @@ class Loop:
     async def _deliver(self, job: _core.Job, per_yield: int, returns: Returns, call: Call) -> None:
         outcome = await _outcome_of(job, call)
         if self._is_stopped:
-            if not self._core.is_over:
-                returns.fail(read_certificate(self._core, self._job.return_ref(0)))
+            self._fail_unserved(job)
             return
         result = None if isinstance(outcome, _Raised) else outcome()
         if inspect.isasyncgen(result) and job.fills_stream:

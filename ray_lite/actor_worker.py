@@ -69,7 +69,7 @@ class Instance:
             return dumps_error(make_task_error(name, error, pid=os.getpid(), actor_id=actor_id))
 
     def drop(self) -> None:
-        """Let go of the object: the actor is dead, and this process goes on."""
+        """Let go of the object: nobody can call it any more, and this process goes on."""
         self._value = None
 
     def describe(self) -> str:

@@ -214,9 +214,9 @@ class _Actor:
         finally:
             session.current_job.reset(token)
         if failure:
+            report_failed_constructor(self._core, self.job, failure)
             self._is_over = True
             self._local.forget(self)
-            report_failed_constructor(self._core, self.job, failure)
         elif not self._is_made:
             self._is_made = True
             self._start_serving()
@@ -225,7 +225,10 @@ class _Actor:
         """Run one call."""
         try:
             with self._turn, environment(self.instance.info.env_vars):
-                _run_out(self.instance.runner, job)
+                if self._is_over:  # since the call was taken
+                    self._fail(job)
+                else:
+                    _run_out(self.instance.runner, job)
         except SystemExit as error:
             self._exit(job, error)
         except KeyboardInterrupt:
@@ -278,19 +281,22 @@ class _Actor:
     def _exit(self, job: _core.Job, error: SystemExit) -> None:
         """A call, or something in it, asked for the end of the actor."""
         self._end(exit_reason(error, "it"))
-        actor = job.actor()
-        assert actor is not None
-        fail_open_returns(self._core, job, read_certificate(self._core, actor))
+        self._fail(job)
+
+    def _fail(self, job: _core.Job) -> None:
+        """Fail a call, for the actor is dead."""
+        certificate = read_certificate(self._core, self.job.return_ref(0))
+        fail_open_returns(self._core, job, certificate)
 
     def _end_unreferenced(self) -> None:
         self._end("all references to the actor were removed")
+        self.instance.drop()
 
     def _end(self, reason: str) -> None:
         """Say why the actor dies, unless it is dead."""
         with self._ending:
             if self._is_over or self._core.is_over:
                 return
-            self._is_over = True
             info = self.instance.info
             certify_death(
                 self._core,
@@ -300,9 +306,9 @@ class _Actor:
                 namespace=info.namespace,
                 pid=os.getpid(),
             )
+            self._is_over = True
         self._local.forget(self)
         self.stop_loop()
-        self.instance.drop()
 
 
 def _run_out(runner: Runner, job: _core.Job) -> None:

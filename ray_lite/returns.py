@@ -29,9 +29,8 @@ import functools
 import inspect
 import os
 import sys
-import types
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ray_lite import _core
 from ray_lite._codec import encode, encode_refs
@@ -45,6 +44,7 @@ from ray_lite.exceptions import (
     error_text,
     make_task_error,
 )
+from ray_lite.liveness import dead_yields
 
 Passing: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 """What user code may raise that is no outcome of its task."""
@@ -528,20 +528,22 @@ class Returns:
         return self._envelope(error)
 
 
-@functools.lru_cache(maxsize=1024)
-def _dead_yields(code: types.CodeType) -> frozenset[int]:
-    """Return where a generator yields a name that it never reads again."""
-    return frozenset()
+#: References to a suspended frame that nobody has got hold of, as getrefcount counts them: the
+#: generator's, the variable's, the argument's.
+_UNSHARED: Final = 3
+_dead_yields: Final = functools.lru_cache(maxsize=1024)(dead_yields)
 
 
 def _names_that_die(items: Any, value: _core.Owned) -> int:
     """Return how many names of the generator that yielded an array are never read again."""
-    if not value.has_own_memory:
+    if not value.has_own_memory or sys.gettrace() or sys.getprofile():
         return 0
     while (inner := getattr(items, "gi_yieldfrom", None)) is not None:
         items = inner
     frame = getattr(items, "gi_frame", None) or getattr(items, "ag_frame", None)
-    return int(frame is not None and frame.f_lasti in _dead_yields(frame.f_code))
+    if frame is None or sys.getrefcount(frame) > _UNSHARED:
+        return 0
+    return int(frame.f_lasti in _dead_yields(frame.f_code))
 
 
 def _spread(items: Generator[Any, Any, Any], count: int) -> Iterator[Any]:

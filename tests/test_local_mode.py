@@ -443,11 +443,7 @@ def test_actor_that_may_be_restarted_starts_anew_when_killed_so() -> None:
 def test_actor_that_nobody_can_call_ends_and_its_instance_goes() -> None:
     counter = Counter.options(name="short").remote()
     instances: weakref.WeakSet[Any] = weakref.WeakSet()
-    instances.update(
-        thing
-        for thing in gc.get_objects()
-        if (type(thing).__module__, type(thing).__name__) == (__name__, "Counter")
-    )
+    instances.update(thing for thing in gc.get_objects() if type(thing) is Counter._class)
     assert len(instances) == 1
     del counter
     assert eventually(lambda: ray.util.list_named_actors() == [] and not instances)
@@ -552,6 +548,22 @@ def test_killed_async_actor_fails_what_it_is_at() -> None:
     ray.get(asked.mark.remote())
     ray.kill(asked)
     assert isinstance(error_of(waiting), ActorDiedError)
+
+
+def test_call_that_an_async_actor_has_not_begun_fails_with_it_too() -> None:
+    for _ in range(30):
+        asked = Signal.remote()
+        waiting = asked.wait.remote()
+        ray.kill(asked)
+        assert isinstance(error_of(waiting), ActorDiedError)
+
+
+def test_coroutine_cancelled_before_its_first_step_raises() -> None:
+    asked = Signal.remote()
+    for _ in range(30):
+        waiting = asked.wait.remote()
+        ray.cancel(waiting)
+        assert isinstance(error_of(waiting), TaskCancelledError)
 
 
 def test_shutdown_ends_a_coroutine_that_waits_and_a_generator_that_pauses() -> None:
