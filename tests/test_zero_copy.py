@@ -6,9 +6,11 @@ had been copied. `memory_summary()` says which were.
 
 import ctypes
 import gc
+import inspect
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -116,6 +118,77 @@ def test_async_generator_needs_no_copy(zero_copies: Any) -> None:
     maker = Maker.remote()
     assert [int(ray.get(ref)[-1]) for ref in maker.make.remote()] == [0, 1, 2]
     assert zero_copies()[0] == 3
+
+
+def names_each():
+    for i in range(3):
+        array = np.full(SIZE, i)
+        yield array
+
+
+def names_and_deletes():
+    for i in range(3):
+        array = np.full(SIZE, i)
+        try:
+            yield array
+        finally:
+            del array
+
+
+def names_in_a_branch():
+    for i in range(3):
+        if i % 2:
+            odd = np.full(SIZE, i)
+            yield odd
+        else:
+            even = np.full(SIZE, i)
+            yield even
+
+
+def delegates_to_names():
+    yield from names_each()
+
+
+@pytest.mark.parametrize("num_returns", [3, "dynamic", "streaming"])
+@pytest.mark.parametrize(
+    "function", [names_each, names_and_deletes, names_in_a_branch, delegates_to_names]
+)
+def test_array_under_a_name_that_is_not_read_again_is_not_copied(
+    zero_copies: Any, function: Any, num_returns: Any
+) -> None:
+    made = ray.remote(num_returns=num_returns)(function).remote()
+    refs = list(ray.get(made) if num_returns == "dynamic" else made)
+    assert [int(array[-1]) for array in ray.get(refs)] == [0, 1, 2]
+    assert zero_copies()[0] == 3
+
+
+def test_array_in_a_generator_that_is_traced_is_copied(zero_copies: Any) -> None:
+    def traced():
+        sys.settrace(lambda *args: None)
+        array = np.full(SIZE, 1)
+        yield array
+        sys.settrace(None)
+
+    assert int(run(traced)[0][-1]) == 1
+    assert zero_copies()[0] == 0
+
+
+def test_array_whose_frame_somebody_has_got_hold_of_is_copied(zero_copies: Any) -> None:
+    frames = []
+
+    def look():
+        frames.append(inspect.stack()[1].frame)
+
+    def generate():
+        look()
+        array = np.full(SIZE, 1)
+        yield array
+        frames[0].f_locals["array"][:] = 2
+        yield np.zeros(1)
+
+    first, _ = run(generate)
+    assert int(first[-1]) == 1
+    assert zero_copies()[0] == 0
 
 
 def test_small_arrays_are_copied(zero_copies: Any) -> None:
