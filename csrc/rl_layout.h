@@ -43,7 +43,7 @@
 #include <stdint.h>
 
 #define RL_MAGIC UINT64_C(0x6574696c5f796172) /* "ray_lite" */
-#define RL_LAYOUT_VERSION 3u                  /* bump on any change of a shared struct */
+#define RL_LAYOUT_VERSION 4u                  /* bump on any change of a shared struct */
 
 #define RL_NIL UINT32_MAX /* "no index" */
 
@@ -367,8 +367,10 @@ typedef struct rl_control {
 
     /* Counters for operators and tests; no decision reads them. */
     _Alignas(64) uint64_t tasks_finished;
-    uint64_t objects_live; /* derived */
-    uint64_t tasks_live;   /* derived */
+    uint64_t sealed_in_place; /* values in blocks that were computed there */
+    uint64_t copied;          /* values that were copied to their blocks */
+    uint64_t objects_live;    /* derived */
+    uint64_t tasks_live;      /* derived */
 } rl_control;
 
 #endif

@@ -339,10 +339,10 @@ void rl_object_release(rl_session *s, rl_handle h)
     if (last) release_shared(s, h);
 }
 
-/* This process's first reference, to an object that no other thread knows yet. */
-static void hold_new(rl_session *s, rl_object *o, uint32_t i)
+/* This process's first references, to an object that no other thread knows yet. */
+static void hold_new(rl_session *s, rl_object *o, uint32_t i, uint32_t count)
 {
-    atomic_store_explicit(&s->local[i], 1, memory_order_relaxed);
+    atomic_store_explicit(&s->local[i], count, memory_order_relaxed);
     set_bit(o, s->slot);
 }
 
@@ -395,7 +395,11 @@ int rl_object_check_values(const rl_session *s, const rl_value *values, uint32_t
 /* After the COMMIT of a seal: what is derived from it. */
 static void settle_value(rl_mapping *m, uint32_t i, const rl_value *v)
 {
-    if (v->block != RL_NIL) rl_arena_seal(m, v->block, i);
+    if (v->block != RL_NIL) {
+        rl_arena_seal(m, v->block, i);
+        m->control->sealed_in_place += v->in_place;
+        m->control->copied += !v->in_place;
+    }
     count_names(m, m->objects[i].refs);
 }
 
@@ -416,7 +420,9 @@ static int make_sealed(rl_session *s, const rl_value *v, uint64_t gen, uint32_t 
     atomic_store_explicit(&o->gen, gen, memory_order_relaxed);
     atomic_store_explicit(&o->flags, number << RL_OBJECT_NUMBER_SHIFT, memory_order_relaxed);
     write_value(o, v, refs);
-    if (hold) hold_new(s, o, i);
+    uint32_t holds = (uint32_t)(hold != 0) + (v->kept != NULL);
+    if (holds) hold_new(s, o, i, holds);
+    if (v->kept) *v->kept = (rl_handle){.index = i, .gen = gen};
     RL_KILL_POINT("object.put.before");
     atomic_store_explicit(&o->state, RL_OBJECT_SEALED, memory_order_release); /* COMMIT */
     RL_KILL_POINT("object.put.after");
@@ -484,7 +490,7 @@ uint32_t rl_object_make_pending(rl_session *s, uint32_t producer, uint64_t gen, 
     atomic_store_explicit(&o->gen, gen, memory_order_relaxed);
     atomic_store_explicit(&o->flags, number << RL_OBJECT_NUMBER_SHIFT, memory_order_relaxed);
     atomic_store_explicit(&o->producer, producer, memory_order_relaxed);
-    hold_new(s, o, i);
+    hold_new(s, o, i, 1);
     RL_KILL_POINT("object.pending.before");
     atomic_store_explicit(&o->state, RL_OBJECT_PENDING, memory_order_release); /* COMMIT */
     RL_KILL_POINT("object.pending.after");

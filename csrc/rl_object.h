@@ -45,6 +45,9 @@ typedef struct rl_value {
     const rl_handle *refs; /* objects that the value contains; the caller holds each of them */
     uint32_t nrefs;
     uint64_t fingerprint;
+    uint32_t in_place; /* 1: it was not copied to its block; for the counters */
+    rl_handle *kept;   /* where to put the new object's handle, which this process then holds once
+                          more; NULL: it does not. Not for what rl_task.h returns */
 } rl_value;
 
 /* A sealed value, as its reader sees it. */

@@ -231,6 +231,20 @@ void rl_segment_close(rl_mapping *m)
     *m = (rl_mapping){.control_fd = -1, .data_fd = -1};
 }
 
+int rl_segment_make_private(const rl_mapping *m, const void *at, uint64_t nbytes)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)at - m->rw);
+    uint64_t begin = offset / 4096 * 4096;
+    uint64_t end = round_up(offset + nbytes, 4096);
+    uint8_t *own =
+        mmap(NULL, end - begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (own == MAP_FAILED) return errno;
+    memcpy(own, m->rw + begin, end - begin);
+    void *moved =
+        mremap(own, end - begin, end - begin, MREMAP_MAYMOVE | MREMAP_FIXED, m->rw + begin);
+    return moved == MAP_FAILED ? errno : 0;
+}
+
 int rl_segment_populate(const rl_mapping *m, uint64_t offset, uint64_t nbytes)
 {
     uint64_t begin = offset / 4096 * 4096;

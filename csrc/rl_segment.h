@@ -54,6 +54,10 @@ void rl_segment_close(rl_mapping *m);
  * memory left); systems without MADV_POPULATE_WRITE do without. */
 int rl_segment_populate(const rl_mapping *m, uint64_t offset, uint64_t nbytes);
 
+/* In a forked child: the pages of rw that [at, at + nbytes) touches become the child's own, with what
+ * they hold now. Returns 0 or an errno. */
+int rl_segment_make_private(const rl_mapping *m, const void *at, uint64_t nbytes);
+
 /* Anonymous zeroed memory that costs nothing until touched; NULL when there is none. */
 void *rl_reserve(size_t nbytes);
 /* As rl_reserve, but zeroed in a forked child: how a process knows that it is one. */

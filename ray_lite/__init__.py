@@ -16,7 +16,8 @@ except ImportError as error:
 from ray_lite import actor, remote_function, util
 from ray_lite._core import ObjectRef
 from ray_lite.actor import get_actor, kill, method
-from ray_lite.api import cancel, get, init, is_initialized, put, shutdown, wait
+from ray_lite.api import cancel, get, init, is_initialized, memory_summary, put, shutdown, wait
+from ray_lite.arrays import empty, empty_like, full, ones, zeros
 from ray_lite.generator import DynamicObjectRefGenerator, ObjectRefGenerator
 from ray_lite.remote import remote
 from ray_lite.runtime_context import (
@@ -34,21 +35,27 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "empty",
+    "empty_like",
     "exceptions",
+    "full",
     "get",
     "get_actor",
     "get_runtime_context",
     "init",
     "is_initialized",
     "kill",
+    "memory_summary",
     "method",
     "nodes",
+    "ones",
     "put",
     "remote",
     "remote_function",
     "shutdown",
     "util",
     "wait",
+    "zeros",
 ]
 __version__ = "0.1.0"
 

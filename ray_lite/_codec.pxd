@@ -34,6 +34,24 @@ cdef class Encoded:
     # Fill dest[0:nbytes]; `dest` is 64-byte aligned. Large copies run without the GIL.
     cdef int write_to(self, char *dest) except -1
 
+# The payload of a large array: its head has the first HEAD_ROOM bytes to itself, so that an array
+# that lies so far behind the start of a block can become a payload as it is.
+cdef enum:
+    HEAD_ROOM = 256             # RL_HEAD_ROOM of csrc/rl_private.h
+    LARGE_NBYTES = 256 * 1024   # of such an array
+
+# The memory of a large array that nothing but the object itself leads to: an ndarray and no
+# subclass, with memory of its own, contiguous, never exported as a buffer, not weakly referenced;
+# NULL for every other object.
+cdef void *own_memory(object value) noexcept
+# The memory of an array that is a view of all of the only other array on that memory, which owns
+# it; NULL for every other object. `freeze` makes both read-only.
+cdef void *frozen_memory(object value) noexcept
+cdef int freeze(object array) except -1
+# Write the head of such an array to dest[0:HEAD_ROOM]. Returns its payload's length; 0: its dtype is
+# nothing that a head can carry.
+cdef size_t write_large_head(object array, char *dest) except? 0
+
 cpdef Encoded encode(object value)
 cpdef Encoded encode_call(tuple args, dict kwargs)
 cpdef Encoded encode_refs(list refs)

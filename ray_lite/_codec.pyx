@@ -52,6 +52,7 @@ from cpython.bytearray cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport SIZE_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -59,6 +60,11 @@ from libc.string cimport memcpy, memset
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
+
+cdef extern from "numpy/ndarraytypes.h":
+    ctypedef struct Fields "PyArrayObject_fields":
+        void *weakreflist
+        void *_buffer_info
 
 cdef extern from "numpy/arrayobject.h":
     # Steals a reference to `descr`, which is why numpy's own pxd leaves it out.
@@ -372,6 +378,51 @@ cdef Encoded encode_buffer(uint32_t kind, object value):
     return result
 
 
+cdef void *own_memory(object value) noexcept:
+    if type(value) is not cnp.ndarray:
+        return NULL
+    cdef cnp.ndarray array = value
+    if <size_t>cnp.PyArray_NBYTES(array) < LARGE_NBYTES or not is_contiguous(array):
+        return NULL
+    if not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_OWNDATA) or cnp.PyArray_BASE(array) != NULL:
+        return NULL
+    cdef Fields *fields = <Fields *><void *>array
+    if fields.weakreflist != NULL or fields._buffer_info != NULL:
+        return NULL
+    return cnp.PyArray_DATA(array)
+
+
+cdef void *frozen_memory(object value) noexcept:
+    if type(value) is not cnp.ndarray:
+        return NULL
+    cdef cnp.ndarray array = value
+    cdef PyObject *base = <PyObject *>cnp.PyArray_BASE(array)
+    if base == NULL or (<Fields *><void *>array)._buffer_info != NULL:
+        return NULL
+    if base.ob_refcnt != 1 or not is_contiguous(array):
+        return NULL
+    cdef void *memory = own_memory(<object>base)
+    if memory != cnp.PyArray_DATA(array):
+        return NULL
+    return memory if cnp.PyArray_NBYTES(array) == cnp.PyArray_NBYTES(<object>base) else NULL
+
+
+cdef int freeze(object array) except -1:
+    cnp.PyArray_CLEARFLAGS(array.base, cnp.NPY_ARRAY_WRITEABLE)
+    cnp.PyArray_CLEARFLAGS(array, cnp.NPY_ARRAY_WRITEABLE)
+    return 0
+
+
+cdef size_t write_large_head(object value, char *dest) except? 0:
+    cdef cnp.ndarray array = value
+    dtype_text = describe_dtype(array)
+    if dtype_text is None or array_head_nbytes(array, dtype_text) > HEAD_ROOM:
+        return 0
+    memset(dest, 0, HEAD_ROOM)
+    write_array_head(dest, array, dtype_text, HEAD_ROOM)
+    return HEAD_ROOM + <size_t>cnp.PyArray_NBYTES(array)
+
+
 cdef Encoded encode_array(cnp.ndarray array):
     """Return `array` as KIND_ARRAY, or None if its elements are not plain memory."""
     dtype_text = describe_dtype(array)
@@ -379,7 +430,10 @@ cdef Encoded encode_array(cnp.ndarray array):
         return None
     head = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>array_head_nbytes(array, dtype_text))
     cdef Encoded result = encoded_lead(KIND_ARRAY, head)
-    cdef size_t data_offset = append_piece(result, array, <size_t>cnp.PyArray_NBYTES(array))
+    cdef size_t nbytes = <size_t>cnp.PyArray_NBYTES(array)
+    if nbytes >= LARGE_NBYTES and result.nbytes < HEAD_ROOM:
+        result.nbytes = HEAD_ROOM  # as where it is not copied: equal values, equal payloads
+    cdef size_t data_offset = append_piece(result, array, nbytes)
     write_array_head(PyBytes_AS_STRING(head), array, dtype_text, data_offset)
     return result
 

@@ -51,6 +51,8 @@ cdef extern from "rl_layout.h" nogil:
         uint64_t objects_live
         uint64_t tasks_live
         uint64_t tasks_finished
+        uint64_t sealed_in_place
+        uint64_t copied
         rl_resource resources[16]
         rl_lock lock
     ctypedef struct rl_class:
@@ -70,6 +72,7 @@ cdef extern from "rl_segment.h" nogil:
         rl_class *classes
         rl_slot *slots
         uint64_t control_size
+        uint8_t *rw
         uint64_t data_size
     ctypedef struct rl_capacities:
         pass
@@ -127,6 +130,8 @@ cdef extern from "rl_object.h" nogil:
         const rl_handle *refs
         uint32_t nrefs
         uint64_t fingerprint
+        uint32_t in_place
+        rl_handle *kept
     ctypedef struct rl_payload:
         uint32_t kind
         uint32_t nrefs
@@ -147,6 +152,19 @@ cdef extern from "rl_object.h" nogil:
                              int stop_at_error, int64_t deadline_ns, uint32_t interrupts,
                              uint8_t *ready, uint32_t *nready)
     int rl_object_take_report(rl_session *s, rl_handle *out)
+
+cdef extern from "rl_private.h" nogil:
+    ctypedef struct rl_private_table:
+        uint32_t count
+        uint64_t nbytes
+    int rl_private_open(rl_private_table *t, rl_session *s)
+    void rl_private_close(rl_private_table *t)
+    void *rl_private_alloc(rl_private_table *t, uint64_t nbytes, int asked_for)
+    int rl_private_free(rl_private_table *t, void *memory)
+    uint64_t rl_private_size(rl_private_table *t, const void *memory)
+    uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for)
+    void rl_private_sealed(rl_private_table *t, const void *memory, rl_handle object)
+    int rl_private_copy(rl_private_table *t)
 
 cdef extern from "rl_actor.h" nogil:
     ctypedef struct rl_actor_spec:
@@ -264,10 +282,14 @@ cdef class Session:
     cdef rl_session s
     cdef bint joined
     cdef Segments segments             # keeps the mapping
+    cdef PrivateMemory private         # where this process's own arrays are, or None
     cdef int64_t patience_ns           # how long a full store may stay without a byte freed
     cdef public object make_future     # ObjectRef -> concurrent.futures.Future, set by session.py
 
     cdef uint32_t fill(self, size_t nbytes) except *
+    cdef Stored store_in_place(self, Owned owned, uint32_t others)
+    cdef Stored store_frozen(self, object value)
+    cdef Stored sealed_at(self, void *memory, uint32_t block, object owner, object array)
     cdef ObjectRef adopt(self, rl_handle h)
     cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
                       bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
@@ -286,6 +308,22 @@ cdef class ObjectRef:
 cdef class Stream:
     cdef rl_handle h
     cdef readonly ObjectRef outlet     # keeps the stream
+
+
+cdef class PrivateMemory:
+    cdef rl_private_table table
+    cdef bint opened
+    cdef Session session       # keeps the mapping
+    cdef object __weakref__
+
+    cdef void *alloc(self, size_t nbytes, bint asked_for) noexcept nogil
+    cdef bint owns(self, const void *memory) noexcept nogil
+    cdef size_t size(self, const void *memory) noexcept nogil
+    cdef void free(self, void *memory) noexcept nogil
+
+
+cdef class Owned:
+    cdef object value
 
 
 cdef class Pin:
@@ -307,9 +345,14 @@ cdef class Stored:
     cdef char bytes[32]        # the payload, if short
     cdef list refs             # keeps the contained objects held
     cdef list moves            # what moves with the value, or None
+    cdef object array          # the array that the value is, until it is taken
+    cdef void *memory          # of that array, if it is sealed in place; or NULL
+    cdef rl_handle kept        # the object for which `memory` is a holder then
     cdef rl_handle *handles    # of refs
 
     cdef int taken(self) except -1
+    cdef int keep(self, rl_handle object) except -1
+    cdef int refused(self, int rc) except -1
 
 
 cdef class Job:
@@ -319,3 +362,4 @@ cdef class Job:
     cdef bint own              # this process has submitted it, and runs it itself
 
     cdef int load_returns(self) except -1
+    cdef int keep_all(self, list values) except -1

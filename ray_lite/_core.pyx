@@ -15,7 +15,20 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from ray_lite._codec cimport Encoded, decode_at, decode_call_at
+from cpython.object cimport PyObject
+
+from ray_lite._codec cimport (
+    HEAD_ROOM,
+    KIND_ARRAY,
+    Encoded,
+    decode_at,
+    decode_call_at,
+    freeze,
+    frozen_memory,
+    own_memory,
+    encode,
+    write_large_head,
+)
 
 import os
 
@@ -241,6 +254,7 @@ cdef class Session:
 
     def detach(self):
         """In a forked child: forget the session without touching shared memory."""
+        self.private = None  # which its arrays keep, and that keeps this
         rl_session_detach(&self.s)
 
     def end(self):
@@ -316,6 +330,79 @@ cdef class Session:
             return stored
         stored.value.block = self.fill(encoded.nbytes)
         encoded.write_to(<char *>rl_arena_bytes(&self.s, stored.value.block))
+        return stored
+
+    @property
+    def private_memory(self):
+        """Where this process's own arrays are: a PrivateMemory, or None."""
+        return self.private
+
+    def open_private_memory(self):
+        """Make it."""
+        self.private = PrivateMemory(self)
+        return self.private
+
+    def store_owned(self, Owned owned not None, uint32_t others):
+        """As `store`, of a value that is given up: one in private memory is not copied.
+
+        Args:
+            owned: The value.
+            others: How many more references to it there are that are known never to be used.
+        """
+        stored = self.store_in_place(owned, others)
+        return self.store_value(owned.value) if stored is None else stored
+
+    def store_value(self, value):
+        """As `store`, of any value: an array that was asked for in the store is not copied."""
+        stored = self.store_frozen(value)
+        return self.store(encode(value)) if stored is None else stored
+
+    cdef Stored store_in_place(self, Owned owned, uint32_t others):
+        """Store an array where it is; None: somebody could change it, or it is elsewhere."""
+        if self.private is None:
+            return None
+        cdef void *memory = own_memory(owned.value)
+        if memory == NULL or (<PyObject *>owned.value).ob_refcnt != <Py_ssize_t>(1 + others):
+            return None
+        cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
+        if block == RL_NIL:
+            return None
+        stored = self.sealed_at(memory, block, owned.value, owned.value)
+        if stored is not None:
+            owned.value = None
+        return stored
+
+    cdef Stored store_frozen(self, object value):
+        """Store an array that was asked for in the store where it is, and make it read-only.
+
+        None: it is elsewhere, or some view beside it could still change it.
+        """
+        cdef void *memory = frozen_memory(value)
+        if memory == NULL or self.private is None:
+            return None
+        cdef uint32_t block = rl_private_block(&self.private.table, memory, 1)
+        if block == RL_NIL:
+            return None
+        stored = self.sealed_at(memory, block, value.base, value)
+        if stored is not None:
+            freeze(value)
+        return stored
+
+    cdef Stored sealed_at(self, void *memory, uint32_t block, object owner, object array):
+        """The value `array` in the block of `memory`, which `owner` keeps; None: it has no head."""
+        cdef size_t nbytes = write_large_head(array, <char *>memory - HEAD_ROOM)
+        if nbytes == 0:
+            return None
+        cdef Stored stored = Stored.__new__(Stored)
+        stored.session = self
+        stored.refs = []
+        stored.array = owner
+        stored.memory = memory
+        stored.value.kind = KIND_ARRAY
+        stored.value.block = block
+        stored.value.nbytes = nbytes
+        stored.value.in_place = 1
+        stored.value.kept = &stored.kept
         return stored
 
     def put(self, Encoded encoded not None):
@@ -836,6 +923,7 @@ cdef class Session:
             "capacity": usage.capacity, "free": usage.free_bytes, "largest": usage.largest,
             "peak": usage.peak, "objects": control.objects_live, "tasks": control.tasks_live,
             "finished": control.tasks_finished, "repairs": control.lock.repairs,
+            "sealed_in_place": control.sealed_in_place, "copied": control.copied,
         }
 
     def broken_invariant(self):
@@ -1121,6 +1209,76 @@ cdef InlinePin pin_inline(const uint8_t *bytes, size_t nbytes):
     return pin
 
 
+# ---- private memory ----
+
+@cython.final
+cdef class PrivateMemory:
+    """Memory of the store in which this process computes; see csrc/rl_private.h.
+
+    Lives as long as anything in it, and so does the mapping.
+    """
+
+    def __cinit__(self, Session session not None):
+        check(rl_private_open(&self.table, &session.s))
+        self.opened = True
+        self.session = session
+
+    def __dealloc__(self):
+        if self.opened:
+            rl_private_close(&self.table)
+
+    cdef void *alloc(self, size_t nbytes, bint asked_for) noexcept nogil:
+        return rl_private_alloc(&self.table, nbytes, asked_for)
+
+    cdef bint owns(self, const void *memory) noexcept nogil:
+        cdef const uint8_t *rw = self.session.s.map.rw
+        return rw <= <const uint8_t *>memory < rw + self.session.s.map.data_size
+
+    cdef size_t size(self, const void *memory) noexcept nogil:
+        return rl_private_size(&self.table, memory)
+
+    cdef void free(self, void *memory) noexcept nogil:
+        rl_private_free(&self.table, memory)
+
+    @property
+    def in_use(self):
+        """Whether there is an array in it."""
+        return self.table.count != 0
+
+    @property
+    def nbytes(self):
+        """Bytes that are no values yet."""
+        return self.table.nbytes
+
+    def copy_after_fork(self):
+        """In a forked child, while its parent stands still: make it the child's own."""
+        check(rl_private_copy(&self.table))
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Owned:
+    """A value and nothing else that holds it, but what the value itself is part of."""
+
+    def __cinit__(self, value):
+        self.value = value
+
+    @staticmethod
+    def next(items):
+        """Take the next value of an iterator; StopIteration at the end."""
+        return Owned(next(items))
+
+    @property
+    def value(self):
+        """The value."""
+        return self.value
+
+    @property
+    def has_own_memory(self):
+        """Whether it is a large array that nothing but references to itself leads to."""
+        return own_memory(self.value) != NULL
+
+
 # ---- values on their way ----
 
 @cython.final
@@ -1132,14 +1290,30 @@ cdef class Stored:
         self.value.block = RL_NIL
 
     def __dealloc__(self):
-        if self.session is not None and self.value.block != RL_NIL:
+        if self.session is not None and self.value.block != RL_NIL and self.memory == NULL:
             rl_arena_abandon(&self.session.s, self.value.block)
         free(self.handles)
 
     cdef int taken(self) except -1:
         """The block belongs to an object now."""
         self.value.block = RL_NIL
+        if self.memory != NULL:
+            rl_private_sealed(&self.session.private.table, self.memory, self.kept)
+            self.array = None
         return tell_moved(self.moves)
+
+    cdef int keep(self, rl_handle object) except -1:
+        """It is about to become this object, which the caller's task names."""
+        if self.memory != NULL:
+            rl_object_hold(&self.session.s, object)
+            self.kept = object
+        return 0
+
+    cdef int refused(self, int rc) except -1:
+        """It became no object: undo keep; raise."""
+        if self.memory != NULL and rc != 0:
+            rl_object_release(&self.session.s, self.kept)
+        return check(rc)
 
     @property
     def nbytes(self):
@@ -1271,7 +1445,9 @@ cdef class Job:
         """Make return value i visible."""
         if i >= self.job.nreturns:
             raise IndexError(i)
-        check(rl_task_return(&self.session.s, self.job.task, self.returns_[i], &value.value))
+        value.keep(self.returns_[i])
+        value.refused(
+            rl_task_return(&self.session.s, self.job.task, self.returns_[i], &value.value))
         value.taken()
 
     def finish(self):
@@ -1284,7 +1460,9 @@ cdef class Job:
         """Give return value i, the last that was open, and end the task."""
         if i >= self.job.nreturns:
             raise IndexError(i)
-        check(rl_task_finish(&self.session.s, self.job.task, self.returns_[i], &value.value))
+        value.keep(self.returns_[i])
+        value.refused(
+            rl_task_finish(&self.session.s, self.job.task, self.returns_[i], &value.value))
         value.taken()
 
     def open_returns(self):
@@ -1298,13 +1476,24 @@ cdef class Job:
         if array == NULL:
             raise MemoryError()
         try:
+            self.keep_all(values)
             for i in range(n):
                 array[i] = (<Stored?>values[i]).value
-            check(rl_task_conclude(&self.session.s, self.job.task, array, n))
+            rc = rl_task_conclude(&self.session.s, self.job.task, array, n)
+            for value in values:
+                (<Stored>value).refused(rc)
+            check(rc)
         finally:
             free(array)
         for value in values:
             (<Stored>value).taken()
+
+    cdef int keep_all(self, list values) except -1:
+        """As Stored.keep, for one value to each open return value."""
+        if any((<Stored?>value).memory != NULL for value in values):
+            for i, value in zip(self.open_returns(), values):
+                (<Stored>value).keep(self.returns_[i])
+        return 0
 
     @property
     def is_actor(self):

@@ -9,6 +9,7 @@ of its own because asyncio is slow to import. It must not know how the actor was
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import sys
 import threading
@@ -54,6 +55,8 @@ class Loop:
         self._instance = instance
         self._exit = exit
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: The serving thread's, for calls: what numpy allocates with is part of it.
+        self._context: contextvars.Context | None = None
         self._is_stopped = False
         #: The task of `_run`, once that runs.
         self._server: asyncio.Task[None] | None = None
@@ -67,6 +70,7 @@ class Loop:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._server = asyncio.current_task()
         if threading.current_thread() is threading.main_thread():  # of a worker
             self._loop.add_signal_handler(session.CANCEL_SIGNAL, self._cancel_marked)
@@ -123,7 +127,7 @@ class Loop:
         if self._loop is None:
             return False
         try:
-            self._loop.call_soon_threadsafe(step, *args)
+            self._loop.call_soon_threadsafe(step, *args, context=self._context)
         except RuntimeError:  # it was stopped
             return False
         return True

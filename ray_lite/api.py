@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 from ray_lite import session
-from ray_lite._codec import encode
 from ray_lite._core import ObjectRef, Session
 from ray_lite._options import check_init_options
 from ray_lite._values import read
@@ -166,10 +165,21 @@ def put(value: T, *, _owner: object = None, _tensor_transport: object = None) ->
             "a list that holds it"
         )
     try:
-        encoded = encode(value)
+        stored = core.store_value(value)
     except TypeError as error:
         raise TypeError(f"Could not serialize the put value {_short(value)}: {error}") from error
-    return core.put(encoded)
+    return core.put_stored(stored)
+
+
+def memory_summary() -> dict[str, int]:
+    """Return what the object store holds and has done, in bytes and counts.
+
+    "capacity", "free", "largest" (free extent), "peak" (most ever in use): bytes. "objects" and
+    "tasks" that are alive, tasks "finished". "sealed_in_place" and "copied": values too long for a
+    record that were stored where they had been computed, or copied. "repairs": after deaths.
+    """
+    usage: dict[str, int] = {**connect().core.usage()}  # type: ignore[dict-item]
+    return usage
 
 
 def _short(value: object) -> str:

@@ -25,11 +25,12 @@ visible already; where it does not, the rest fails with StreamingGeneratorReplay
 """
 
 import contextlib
+import functools
 import inspect
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ray_lite import _core
 from ray_lite._codec import encode, encode_refs
@@ -43,6 +44,7 @@ from ray_lite.exceptions import (
     error_text,
     make_task_error,
 )
+from ray_lite.liveness import dead_yields
 
 Passing: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 """What user code may raise that is no outcome of its task."""
@@ -95,33 +97,33 @@ class Returns:
             if failure:
                 self.fail(failure)
             elif dynamic:
-                self._deliver_dynamic(result)
+                self._deliver_dynamic(result.value)
             elif self._job.fills_stream:
-                self._deliver_stream(result, per_yield)
+                self._deliver_stream(result.value, per_yield)
             elif self._job.nreturns == 0:
-                self._deliver_nothing(result)
-            elif inspect.isgenerator(result):
-                self._deliver_generator(result)
+                self._deliver_nothing(result.value)
+            elif inspect.isgenerator(result.value):
+                self._deliver_generator(result.value)
             elif self._job.nreturns == 1:
                 self._deliver_one(result)
             else:
-                self._deliver_sequence(result)
+                self._deliver_sequence(result.value)
         except StrandedError:
             pass
 
-    def _run(self, call: Callable[[], Any]) -> tuple[Any, bytes]:
-        """Run the user's function: (its result, b""), or (None, its failure).
+    def _run(self, call: Callable[[], Any]) -> tuple[_core.Owned, bytes]:
+        """Run the user's function: (its result, b""), or (nothing, its failure).
 
         Nothing of its frames is left, so what it was given is released before the task ends.
         """
         try:
-            result, failure = call(), b""
+            result, failure = _core.Owned(call()), b""
         except self._passing:
             raise
         except BaseException as error:
-            result, failure = None, self._envelope_or_strand(error)
+            result, failure = _core.Owned(None), self._envelope_or_strand(error)
         if self._job.is_call and self._job.is_cancelled and not failure:
-            return None, self._cancelled()
+            return _core.Owned(None), self._cancelled()
         return result, failure
 
     def _cancelled(self) -> bytes:
@@ -151,8 +153,8 @@ class Returns:
 
     # ---- the outcomes ----
 
-    def _deliver_one(self, value: Any) -> None:
-        stored, failure = self._store(value)
+    def _deliver_one(self, result: _core.Owned) -> None:
+        stored, failure = self._store(result)
         if stored is None:
             self._fail(failure)
         else:
@@ -287,7 +289,7 @@ class Returns:
             if not self._job.has_stream_room:
                 await asyncio.to_thread(self._job.wait_for_stream_room)
             try:
-                value = await anext(items)
+                value = _core.Owned(await anext(items))
             except StopAsyncIteration:
                 return self._missing(count, b"") if count < len(shown) else b""
             except self._passing:
@@ -297,7 +299,7 @@ class Returns:
                 return self._envelope(TaskCancelledError(self._job.task_id.hex()))
             except BaseException as error:
                 return self._envelope_or_strand(error)
-            stored, failure = self._store(value)
+            stored, failure = self._store(value, _names_that_die(items, value))
             if stored is not None:
                 failure = self._append(stored, count, shown)
             if failure:
@@ -384,14 +386,14 @@ class Returns:
         At the end of the items: (None, b"") where any number of them is right (i is None).
         """
         try:
-            value = next(items)
+            value = _core.Owned.next(items)
         except StopIteration:
             return None, b"" if i is None else self._wrong_count(i)
         except self._passing:
             raise
         except BaseException as error:
             return None, self._envelope_or_strand(error)
-        return self._store(value)
+        return self._store(value, _names_that_die(items, value))
 
     def _end_of(self, items: Iterator[Any]) -> bytes:
         """Return b"" if the generator ends here, else the failure for the last reference."""
@@ -409,10 +411,10 @@ class Returns:
         )
         return self._envelope(extra)
 
-    def _store(self, value: Any) -> tuple[_core.Stored | None, bytes]:
-        """Write `value` to shared memory: (stored, b""), or (None, the failure in its place)."""
+    def _store(self, value: _core.Owned, others: int = 0) -> tuple[_core.Stored | None, bytes]:
+        """Have `value` in shared memory: (stored, b""), or (None, the failure in its place)."""
         try:
-            return self._core.store(encode(value)), b""
+            return self._core.store_owned(value, others), b""
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -524,6 +526,24 @@ class Returns:
             "same values each time; give max_retries=0 to one that cannot"
         )
         return self._envelope(error)
+
+
+#: References to a suspended frame that nobody has got hold of, as getrefcount counts them: the
+#: generator's, the variable's, the argument's.
+_UNSHARED: Final = 3
+_dead_yields: Final = functools.lru_cache(maxsize=1024)(dead_yields)
+
+
+def _names_that_die(items: Any, value: _core.Owned) -> int:
+    """Return how many names of the generator that yielded an array are never read again."""
+    if not value.has_own_memory or sys.gettrace() or sys.getprofile():
+        return 0
+    while (inner := getattr(items, "gi_yieldfrom", None)) is not None:
+        items = inner
+    frame = getattr(items, "gi_frame", None) or getattr(items, "ag_frame", None)
+    if frame is None or sys.getrefcount(frame) > _UNSHARED:
+        return 0
+    return int(frame.f_lasti in _dead_yields(frame.f_code))
 
 
 def _spread(items: Generator[Any, Any, Any], count: int) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import signal
 from collections import Counter
 from typing import Any
 
-from ray_lite import _core, session
+from ray_lite import _core, private_memory, session
 from ray_lite.actor_worker import ActorWorker
 from ray_lite.exceptions import RaySystemError
 from ray_lite.remote import Export
@@ -75,6 +75,7 @@ class Worker:
 def main(core: _core.Session, namespace: str, set_title: Any) -> None:
     """Be a worker until the end."""
     session.join_as_worker(core, namespace)
+    private_memory.switch_on(core)
     try:
         Worker(core, set_title).run()
     finally:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from conformance.support import MIB, Attempts, Gate, count_attempts
 
+import ray_lite
+
 __all__ = [
     "MIB",
     "Attempts",
@@ -233,10 +235,13 @@ def array(nbytes: int, fill: int = 0) -> np.ndarray[Any, Any]:
 
 
 def heap_of_this_process() -> int:
-    """Return RssAnon in bytes."""
+    """Return RssAnon in bytes, and what of the store is this process's own as its heap is."""
+    connection = ray_lite.session.current()
+    memory = connection and connection.core.private_memory
+    own = memory.nbytes if memory else 0
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
+            return int(line.split()[1]) * 1024 + own
     raise OSError("/proc/self/status has no RssAnon")
 
 

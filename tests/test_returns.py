@@ -44,6 +44,9 @@ class Core:
     def __init__(self, room: int = 10**6) -> None:
         self.room = room
 
+    def store_owned(self, value: Any, others: int) -> Stored:
+        return self.store(codec.encode(value.value))
+
     def store(self, encoded: codec.Encoded) -> Stored:
         if encoded.nbytes > self.room:
             raise ObjectStoreFullError("no room")

@@ -1,0 +1,164 @@
+/* rl_private.c - see rl_private.h. */
+#include "rl_private.h"
+
+#include "rl_arena.h"
+#include "rl_err.h"
+
+#include <string.h>
+
+static uint32_t place_of(const void *memory)
+{
+    uint64_t hash = ((uintptr_t)memory / RL_ALIGN) * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint32_t)(hash >> 51); /* 13 bits */
+}
+_Static_assert(RL_MOST_PRIVATE == 1 << 13, "place_of() gives 13 bits");
+
+static uint32_t next_place(uint32_t i)
+{
+    return (i + 1) % RL_MOST_PRIVATE;
+}
+
+/* The entry of `memory`, or NULL. */
+static rl_private *find(rl_private_table *t, const void *memory)
+{
+    uint32_t i = place_of(memory);
+    while (t->places[i].memory && t->places[i].memory != memory) i = next_place(i);
+    return t->places[i].memory ? &t->places[i] : NULL;
+}
+
+static int is_sealed(const rl_private *p)
+{
+    return p->object.index != RL_NIL;
+}
+
+/* Take entry i out; those that it kept from their own place move up. */
+static void remove_at(rl_private_table *t, uint32_t i)
+{
+    uint32_t hole = i;
+    for (uint32_t k = next_place(i); t->places[k].memory; k = next_place(k)) {
+        uint32_t distance = (k - place_of(t->places[k].memory)) % RL_MOST_PRIVATE;
+        if (distance < (k - hole) % RL_MOST_PRIVATE) continue;
+        t->places[hole] = t->places[k];
+        hole = k;
+    }
+    t->places[hole].memory = NULL;
+    t->count--;
+}
+
+int rl_private_open(rl_private_table *t, rl_session *s)
+{
+    *t = (rl_private_table){.s = s};
+    pthread_mutex_init(&t->mutex, NULL);
+    t->places = rl_reserve(RL_MOST_PRIVATE * sizeof(rl_private));
+    return t->places ? 0 : RL_ETABLE;
+}
+
+void rl_private_close(rl_private_table *t)
+{
+    if (t->places) rl_unreserve(t->places, RL_MOST_PRIVATE * sizeof(rl_private));
+    t->places = NULL;
+    pthread_mutex_destroy(&t->mutex);
+}
+
+/* Count `nbytes` more; 0, and nothing is counted, if that is more than the share and not
+ * `asked_for`. */
+static int reserve_share(rl_private_table *t, uint64_t nbytes, int asked_for)
+{
+    uint64_t before = atomic_fetch_add_explicit(&t->nbytes, nbytes, memory_order_relaxed);
+    if (asked_for || before + nbytes <= t->s->map.data_size / RL_PRIVATE_SHARE) return 1;
+    atomic_fetch_sub_explicit(&t->nbytes, nbytes, memory_order_relaxed);
+    return 0;
+}
+
+static void give_share(rl_private_table *t, uint64_t nbytes)
+{
+    atomic_fetch_sub_explicit(&t->nbytes, nbytes, memory_order_relaxed);
+}
+
+/* 0 if the table is too full for a short search. */
+static int insert(rl_private_table *t, const rl_private *entry)
+{
+    pthread_mutex_lock(&t->mutex);
+    int fits = t->count < RL_MOST_PRIVATE / 2;
+    if (fits) {
+        uint32_t i = place_of(entry->memory);
+        while (t->places[i].memory) i = next_place(i);
+        t->places[i] = *entry;
+        t->count++;
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return fits;
+}
+
+void *rl_private_alloc(rl_private_table *t, uint64_t nbytes, int asked_for)
+{
+    rl_private p = {.nbytes = nbytes, .asked_for = asked_for, .object = {.index = RL_NIL}};
+    if (rl_is_detached(t->s) || nbytes > t->s->map.data_size) return NULL;
+    if (!reserve_share(t, nbytes, asked_for)) return NULL;
+    if (rl_arena_fill(t->s, RL_HEAD_ROOM + nbytes, &p.block) == 0) {
+        p.memory = rl_arena_bytes(t->s, p.block) + RL_HEAD_ROOM;
+        if (insert(t, &p)) return p.memory;
+        rl_arena_abandon(t->s, p.block);
+    }
+    give_share(t, nbytes);
+    return NULL;
+}
+
+int rl_private_free(rl_private_table *t, void *memory)
+{
+    pthread_mutex_lock(&t->mutex);
+    rl_private *p = find(t, memory);
+    rl_private gone = p ? *p : (rl_private){0};
+    if (p) remove_at(t, (uint32_t)(p - t->places));
+    pthread_mutex_unlock(&t->mutex);
+    if (gone.memory == NULL) return 0;
+    if (is_sealed(&gone)) {
+        rl_object_release(t->s, gone.object);
+        return 1;
+    }
+    give_share(t, gone.nbytes);
+    if (!rl_is_detached(t->s)) rl_arena_abandon(t->s, gone.block);
+    return 1;
+}
+
+uint64_t rl_private_size(rl_private_table *t, const void *memory)
+{
+    pthread_mutex_lock(&t->mutex);
+    const rl_private *p = find(t, memory);
+    uint64_t nbytes = p ? p->nbytes : 0;
+    pthread_mutex_unlock(&t->mutex);
+    return nbytes;
+}
+
+uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for)
+{
+    pthread_mutex_lock(&t->mutex);
+    const rl_private *p = rl_is_detached(t->s) ? NULL : find(t, memory);
+    int fits = p && !is_sealed(p) && p->asked_for == asked_for;
+    uint32_t block = fits ? p->block : RL_NIL;
+    pthread_mutex_unlock(&t->mutex);
+    return block;
+}
+
+void rl_private_sealed(rl_private_table *t, const void *memory, rl_handle object)
+{
+    pthread_mutex_lock(&t->mutex);
+    rl_private *p = find(t, memory);
+    if (p) {
+        p->object = object;
+        give_share(t, p->nbytes);
+    }
+    pthread_mutex_unlock(&t->mutex);
+}
+
+int rl_private_copy(rl_private_table *t)
+{
+    pthread_mutex_init(&t->mutex, NULL); /* its owner may be a thread that this child has not */
+    for (uint32_t i = 0; i < RL_MOST_PRIVATE; i++) {
+        const rl_private *p = &t->places[i];
+        if (p->memory == NULL) continue;
+        int err = rl_segment_make_private(&t->s->map, p->memory, p->nbytes);
+        if (err) return err;
+    }
+    return 0;
+}

@@ -1,0 +1,508 @@
+"""Arrays that are stored where they were computed, and those that must not be.
+
+Whatever a generator does with what it has yielded, the consumer has a snapshot: as if each value
+had been copied. `memory_summary()` says which were.
+"""
+
+import ctypes
+import gc
+import inspect
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from support import MIB, Gate, eventually, pass_through
+
+import ray_lite as ray
+from ray_lite.exceptions import WorkerCrashedError
+from ray_lite.session import Connection
+
+SIZE = MIB // 8  # numbers in an array of 1 MiB
+
+
+def counts() -> tuple[int, int]:
+    """Return how many values were sealed in place, and how many copied."""
+    summary = ray.memory_summary()
+    return summary["sealed_in_place"], summary["copied"]
+
+
+def in_use() -> int:
+    """Return the bytes of the store that are not free."""
+    summary = ray.memory_summary()
+    return summary["capacity"] - summary["free"]
+
+
+@pytest.fixture
+def zero_copies(shared_session: Connection) -> Callable[[], tuple[int, int]]:
+    """Return what says how many values were sealed in place and copied since."""
+    before = counts()
+
+    def since() -> tuple[int, int]:
+        return counts()[0] - before[0], counts()[1] - before[1]
+
+    return since
+
+
+def run(function: Callable[..., Any], *args: Any, **options: Any) -> list[Any]:
+    """Run a generator function remotely; return copies of its values."""
+    remote = ray.remote(**options)(function) if options else ray.remote(function)
+    return [np.array(ray.get(ref)) for ref in remote.remote(*args)]
+
+
+def fills(size: int) -> Any:
+    """Yield three arrays."""
+    for i in range(3):
+        yield np.full(size, i)
+
+
+# ---- what needs no copy ----
+
+
+def test_array_that_a_task_returns_is_not_copied(zero_copies: Any) -> None:
+    @ray.remote
+    def make():
+        array = np.arange(SIZE)
+        return array * 2
+
+    ray.get(ray.remote(lambda: None).remote())
+    ref = make.remote()
+    assert ray.get(ref)[-1] == 2 * (SIZE - 1)
+    assert zero_copies()[0] == 1
+
+
+@pytest.mark.parametrize("num_returns", [3, "dynamic", "streaming"])
+def test_arrays_that_nobody_else_holds_are_not_copied(zero_copies: Any, num_returns: Any) -> None:
+    @ray.remote(num_returns=num_returns)
+    def make():
+        for i in range(3):
+            yield np.full(SIZE, i)
+
+    made = make.remote()
+    refs = list(ray.get(made) if num_returns == "dynamic" else made)
+    assert [int(array[-1]) for array in ray.get(refs)] == [0, 1, 2]
+    assert zero_copies()[0] == 3
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["f8", ">i4", "c16", "M8[s]", "S3", [("a", "i4"), ("b", "f8")]])
+def test_array_of_any_plain_dtype_and_order_arrives_as_it_was(
+    zero_copies: Any, dtype: Any, order: Any
+) -> None:
+    @ray.remote
+    def make():
+        return np.ones((600, 1000), dtype, order)
+
+    array = ray.get(make.remote())
+    expected = np.ones((600, 1000), dtype, order)
+    assert array.dtype == expected.dtype
+    assert array.flags.f_contiguous == expected.flags.f_contiguous
+    assert np.array_equal(array, expected)
+    assert not array.flags.writeable
+    assert zero_copies()[0] == 1
+
+
+def test_async_generator_needs_no_copy(zero_copies: Any) -> None:
+    @ray.remote
+    class Maker:
+        async def make(self):
+            for i in range(3):
+                yield np.full(SIZE, i)
+
+    maker = Maker.remote()
+    assert [int(ray.get(ref)[-1]) for ref in maker.make.remote()] == [0, 1, 2]
+    assert zero_copies()[0] == 3
+
+
+def names_each():
+    for i in range(3):
+        array = np.full(SIZE, i)
+        yield array
+
+
+def names_and_deletes():
+    for i in range(3):
+        array = np.full(SIZE, i)
+        try:
+            yield array
+        finally:
+            del array
+
+
+def names_in_a_branch():
+    for i in range(3):
+        if i % 2:
+            odd = np.full(SIZE, i)
+            yield odd
+        else:
+            even = np.full(SIZE, i)
+            yield even
+
+
+def delegates_to_names():
+    yield from names_each()
+
+
+@pytest.mark.parametrize("num_returns", [3, "dynamic", "streaming"])
+@pytest.mark.parametrize(
+    "function", [names_each, names_and_deletes, names_in_a_branch, delegates_to_names]
+)
+def test_array_under_a_name_that_is_not_read_again_is_not_copied(
+    zero_copies: Any, function: Any, num_returns: Any
+) -> None:
+    made = ray.remote(num_returns=num_returns)(function).remote()
+    refs = list(ray.get(made) if num_returns == "dynamic" else made)
+    assert [int(array[-1]) for array in ray.get(refs)] == [0, 1, 2]
+    assert zero_copies()[0] == 3
+
+
+def test_array_in_a_generator_that_is_traced_is_copied(zero_copies: Any) -> None:
+    def traced():
+        sys.settrace(lambda *args: None)
+        array = np.full(SIZE, 1)
+        yield array
+        sys.settrace(None)
+
+    assert int(run(traced)[0][-1]) == 1
+    assert zero_copies()[0] == 0
+
+
+def test_array_whose_frame_somebody_has_got_hold_of_is_copied(zero_copies: Any) -> None:
+    frames = []
+
+    def look():
+        frames.append(inspect.stack()[1].frame)
+
+    def generate():
+        look()
+        array = np.full(SIZE, 1)
+        yield array
+        frames[0].f_locals["array"][:] = 2
+        yield np.zeros(1)
+
+    first, _ = run(generate)
+    assert int(first[-1]) == 1
+    assert zero_copies()[0] == 0
+
+
+def test_small_arrays_are_copied(zero_copies: Any) -> None:
+    assert len(run(fills, 1000)) == 3
+    assert zero_copies()[0] == 0
+
+
+# ---- what somebody can still change ----
+
+
+def keeps_alias():
+    kept = []
+    for i in range(3):
+        array = np.full(SIZE, i)
+        kept.append(array)
+        yield array
+        array[:] = -1
+
+
+def keeps_view():
+    for i in range(3):
+        array = np.full(SIZE, i)
+        view = array[::2]
+        yield array
+        view[:] = -1
+
+
+def reads_the_name_later():
+    array = np.zeros(SIZE)
+    for _ in range(3):
+        array += 1
+        yield array
+
+
+def yields_a_view():
+    for i in range(3):
+        array = np.full(SIZE, i)
+        yield array[: SIZE // 2]
+        array[:] = -1
+
+
+def yields_a_reshaped_view():
+    for i in range(3):
+        array = np.full(SIZE, i)
+        yield array.reshape(64, -1)
+        array[:] = -1
+
+
+def closes_over():
+    array = np.zeros(SIZE)
+
+    def change():
+        array[:] += 1
+
+    for _ in range(3):
+        change()
+        yield array
+
+
+def changes_in_a_finally():
+    array = np.ones(SIZE)
+    try:
+        yield array
+    finally:
+        array[:] = -1
+
+
+def changes_from_a_thread():
+    array = np.ones(SIZE)
+    go, done = threading.Event(), threading.Event()
+
+    def change(array):
+        go.wait()
+        array[:] = -1
+        done.set()
+
+    threading.Thread(target=change, args=(array,)).start()
+    yield array
+    go.set()
+    done.wait()
+    yield np.zeros(SIZE)
+
+
+def changes_by_weak_reference():
+    array = np.ones(SIZE)
+    weak = weakref.ref(array)
+    yield array
+    weak()[:] = -1
+    yield np.zeros(SIZE)
+
+
+def changes_by_memoryview():
+    array = np.ones(SIZE)
+    view = memoryview(array)
+    yield array
+    view[0] = -1.0
+    yield np.zeros(SIZE)
+
+
+def changes_by_ctypes():
+    array = np.ones(SIZE)
+    pointer = array.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+    yield array
+    pointer[0] = -1.0
+    yield np.zeros(SIZE)
+
+
+def changes_by_locals():
+    array = np.ones(SIZE)
+    yield array
+    locals()["array"][:] = -1
+    yield np.zeros(SIZE)
+
+
+def keeps_the_container():
+    box = [np.ones(SIZE)]
+    yield box[0]
+    box[0][:] = -1
+    yield np.zeros(SIZE)
+
+
+def delegates_to_one_that_keeps():
+    yield from keeps_alias_inner()
+
+
+def keeps_alias_inner():
+    array = np.ones(SIZE)
+    yield array
+    array[:] = -1
+    yield array
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        keeps_alias,
+        keeps_view,
+        reads_the_name_later,
+        yields_a_view,
+        yields_a_reshaped_view,
+        closes_over,
+        changes_in_a_finally,
+        changes_from_a_thread,
+        changes_by_weak_reference,
+        changes_by_memoryview,
+        changes_by_ctypes,
+        changes_by_locals,
+        keeps_the_container,
+    ],
+)
+@pytest.mark.usefixtures("shared_session")
+def test_value_is_a_snapshot_whatever_its_producer_does_next(function: Any) -> None:
+    expected = [value.copy() for value in function()]
+    values = run(function)
+    assert len(values) == len(expected)
+    for value, wanted in zip(values, expected, strict=True):
+        assert np.array_equal(value, wanted)
+
+
+# ---- who holds the block ----
+
+
+def test_producers_array_keeps_its_block_when_the_consumer_lets_go_first(
+    shared_session: Connection, gate: Gate
+) -> None:
+    @ray.remote
+    def make(path):
+        array = ray.empty(SIZE)
+        array[:] = 7
+        yield array
+        pass_through(path)
+        others = [np.full(SIZE, 8.0) for _ in range(8)]
+        yield bool((array == 7).all()), len(others)
+
+    stream = make.remote(gate.path)
+    del shared_session
+    next(stream)
+    gc.collect()
+    gate.meet()
+    assert ray.get(next(stream)) == (True, 8)
+
+
+def test_memory_is_given_back_when_arrays_and_references_have_gone(zero_copies: Any) -> None:
+    before = in_use()
+
+    @ray.remote
+    def make():
+        for i in range(10):
+            scratch = np.full(SIZE, i)
+            yield scratch + 1
+
+    assert [int(ray.get(ref)[0]) for ref in make.remote()] == list(range(1, 11))
+    assert zero_copies()[0] == 10
+    assert eventually(lambda: in_use() <= before + 64 * 1024)
+
+
+def test_worker_that_is_killed_leaves_nothing_of_what_it_computed(
+    shared_session: Connection, gate: Gate
+) -> None:
+    before = in_use()
+
+    @ray.remote(max_retries=0)
+    def die(path):
+        kept = [np.ones(SIZE) for _ in range(5)]
+        yield kept[0] + 1
+        pass_through(path)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    del shared_session
+    stream = die.remote(gate.path)
+    first = next(stream)
+    gate.meet()
+    with pytest.raises(WorkerCrashedError):
+        ray.get(stream.completed())
+    assert ray.get(first)[0] == 2
+    del first, stream
+    assert eventually(lambda: in_use() <= before + 64 * 1024)
+
+
+# ---- fork ----
+
+
+@pytest.mark.usefixtures("shared_session")
+def test_fork_in_a_task_means_what_it_means_for_the_heap() -> None:
+    @ray.remote
+    def fork():
+        array = np.ones(SIZE)
+        context = multiprocessing.get_context("fork")
+        to_child, to_parent = context.SimpleQueue(), context.SimpleQueue()
+
+        def child():
+            to_child.get()
+            to_parent.put(float(array.sum()))
+            array[:] = 3
+            to_parent.put(float(array.sum()))
+
+        process = context.Process(target=child)
+        process.start()
+        array[:] = 2
+        to_child.put(None)
+        sums = [to_parent.get(), to_parent.get()]
+        process.join()
+        return sums, float(array.sum())
+
+    assert ray.get(fork.remote()) == ([SIZE, 3 * SIZE], 2 * SIZE)
+
+
+# ---- arrays that are asked for ----
+
+
+@pytest.mark.usefixtures("shared_session")
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: ray.zeros((512, 1024)), np.zeros((512, 1024))),
+        (lambda: ray.ones(SIZE, "i8"), np.ones(SIZE, "i8")),
+        (lambda: ray.full(SIZE, 7), np.full(SIZE, 7)),
+        (lambda: ray.full((512, 1024), 2.5, order="F"), np.full((512, 1024), 2.5, order="F")),
+    ],
+)
+def test_array_made_in_the_store_is_as_numpy_makes_it(make: Any, expected: Any) -> None:
+    array = make()
+    assert array.dtype == expected.dtype
+    assert array.flags.c_contiguous == expected.flags.c_contiguous
+    assert array.flags.writeable
+    assert np.array_equal(array, expected)
+
+
+def test_array_made_in_the_store_is_put_without_a_copy_and_is_read_only_then(
+    zero_copies: Any,
+) -> None:
+    array = ray.empty(SIZE)
+    array[:] = 5
+    ref = ray.put(array)
+    assert zero_copies() == (1, 0)
+    assert not array.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        array.flags.writeable = True
+    assert ray.get(ref)[-1] == 5
+    assert ray.empty_like(array).shape == array.shape
+
+
+@pytest.mark.parametrize("view", [lambda a: a[1:], lambda a: a.reshape(-1, 2), memoryview])
+def test_array_with_another_view_is_copied_and_stays_writable(zero_copies: Any, view: Any) -> None:
+    array = ray.ones(SIZE)
+    kept = view(array)
+    ref = ray.put(array)
+    assert zero_copies() == (0, 1)
+    array[:] = 2
+    assert ray.get(ref)[-1] == 1
+    del kept
+
+
+def test_array_outlives_its_session(session: Connection) -> None:
+    array = ray.ones(SIZE)
+    stored = ray.ones(SIZE)
+    ray.put(stored)
+    assert session.core.private_memory is not None
+    ray.shutdown()
+    array[:] += 1
+    assert array.sum() == 2 * SIZE
+    assert stored.sum() == SIZE
+
+
+# ---- switched off ----
+
+
+def test_switch_has_every_value_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_LITE_ZERO_COPY", "0")
+    ray.init(num_cpus=1)
+    try:
+        assert len(run(fills, SIZE)) == 3
+        assert counts()[0] == 0
+    finally:
+        ray.shutdown()
