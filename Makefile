@@ -229,8 +229,12 @@ bench: $(BUILT) $(VENV)/.extra-bench build/bench/limits \
        $(if $(RAY_PYTHON),,$(RAY_VENV)/.installed) ## us, Ray and others side by side (RAY_PYTHON=... BENCH_ARGS=--quick)
 	$(strip $(PY) bench/run.py --ray-python $(or $(RAY_PYTHON),$(RAY_PY)) $(BENCH_ARGS))
 
-bench-instructions: build/bench/instructions ## instructions of submit, take, seal, put and get
-	bench/instructions.sh $<
+build/bench/instructions: bench/instructions.c $(C_MODULES:%=build/c/release/%.o) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O2 -DNDEBUG $(filter %.c %.o,$^) -o $@
+
+bench-instructions: $(BUILT) build/bench/instructions ## instructions of submit, take, seal, put, get (needs valgrind)
+	$(PY) bench/instructions.py build/bench/instructions
 
 
 # ---- What a developer would forget -------------------------------------------------------------

@@ -173,7 +173,10 @@ def collect(script: str, engines: Engines, plan: Plan) -> Results:
             if python is None:
                 continue
             start = time.monotonic()
-            rows = _run_engine(script, engine, python, plan)
+            rows, failed = _run_engine(script, engine, python, plan)
+            if failed and not rows:  # Ray's start now and then times out on a busy machine
+                rows, failed = _run_engine(script, engine, python, plan)
+            plan.failures.extend(failed)
             took = time.monotonic() - start
             print(f"  {script} {turn + 1}/{plan.repeats} {engine}: {took:.1f} s", file=sys.stderr)
             for row, (value, unit) in rows.items():
@@ -181,8 +184,8 @@ def collect(script: str, engines: Engines, plan: Plan) -> Results:
     return results
 
 
-def _run_engine(script: str, engine: str, python: str, plan: Plan) -> Rows:
-    """Return one process's rows; of one that failed, those it had, and stderr says why."""
+def _run_engine(script: str, engine: str, python: str, plan: Plan) -> tuple[Rows, list[str]]:
+    """Return one process's rows, and its command if it failed; stderr then says why."""
     command = [python, str(HERE / f"{script}.py"), "--engine", engine, "--rows", plan.pattern]
     command += ["--seconds", str(plan.seconds), *(["--quick"] if plan.quick else [])]
     child = subprocess.Popen(
@@ -199,14 +202,15 @@ def _run_engine(script: str, engine: str, python: str, plan: Plan) -> Rows:
         os.killpg(child.pid, signal.SIGKILL)
         out, err = child.communicate()
         err += f"\nnot done after {ENGINE_TIMEOUT_S} s"
+    failed = []
     if child.returncode != 0:
-        plan.failures.append(" ".join(command))
-        print(f"{' '.join(command)} failed:\n{err[-4000:]}", file=sys.stderr)
-    rows: Rows = {}
+        failed.append(" ".join(command))
+        print(f"{failed[0]} failed:\n{err[-4000:]}", file=sys.stderr)
+    rows = {}
     for line in out.splitlines():
         if line.startswith("{"):
             rows.update({row: (value, unit) for row, (value, unit) in json.loads(line).items()})
-    return rows
+    return rows, failed
 
 
 # ---- The words of the command line -------------------------------------------------------------
@@ -220,7 +224,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="an interpreter that has Ray (default: RAY_PYTHON); without it Ray is left out",
     )
     parser.add_argument("--repeats", type=int, help="processes for each engine (default: 5)")
-    parser.add_argument("--seconds", type=float, help="how long a rate is measured (default: 0.5)")
+    parser.add_argument("--seconds", type=float, help="how long a rate is measured (default: 0.3)")
     parser.add_argument("--quick", action="store_true", help="one short round, to try it out")
     parser.add_argument("--rows", default="", help="only rows that match this expression")
     parser.add_argument("--json", type=Path, help="write the values of all processes to this file")
@@ -231,7 +235,7 @@ def plan_from(options: argparse.Namespace) -> Plan:
     return Plan(
         interpreters={"ray": options.ray_python} if options.ray_python else {},
         repeats=options.repeats or (1 if options.quick else 5),
-        seconds=options.seconds or (0.1 if options.quick else 0.5),
+        seconds=options.seconds or (0.1 if options.quick else 0.3),
         quick=options.quick,
         pattern=options.rows,
     )

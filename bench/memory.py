@@ -214,16 +214,25 @@ def program(engine: str) -> Iterator[Program]:
 
 def measure_session(engine: str, recorder: Recorder) -> None:
     """Measure Ray or ray_lite."""
-    if recorder.wants(IDLE, WAKES):
+    if recorder.wants(IDLE, WAKES, DROPPED):
         with program(engine) as started:
-            _record_idle(started.watch, recorder)
-    for row, order, unit_bytes in ((DROPPED, "drop", S), (KEPT, "keep", COUNT * S)):
-        if recorder.wants(row):
-            with program(engine) as started:
-                started.tell("warm up")
-                _let_settle(started.watch)
-                base = started.watch.in_use()
-                recorder.add(row, (started.tell(order) - base) / unit_bytes, "x")
+            if recorder.wants(IDLE, WAKES):
+                _record_idle(started.watch, recorder)
+            _record_peak(started, recorder, DROPPED, "drop", S)
+    if recorder.wants(KEPT) and not recorder.quick:
+        with program(engine) as started:
+            _record_peak(started, recorder, KEPT, "keep", COUNT * S)
+
+
+def _record_peak(
+    started: Program, recorder: Recorder, row: str, order: str, unit_bytes: int
+) -> None:
+    if not recorder.wants(row):
+        return
+    started.tell("warm up")
+    _let_settle(started.watch)
+    base = started.watch.in_use()
+    recorder.add(row, (started.tell(order) - base) / unit_bytes, "x")
 
 
 def _record_idle(watch: Watch, recorder: Recorder) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from bars import BARS, MEAN_AT_LEAST, AllResults, Bar, judge, share_of_limit
+from bars import BARS, MEAN_AT_LEAST, NOT_YET, AllResults, Bar, judge, share_of_limit
 from common import BUILD, MACHINE, OURS, Plan, Runs, add_options, as_json, collect, lead, plan_from
 from common import shown as number
 
@@ -28,6 +28,7 @@ SCRIPTS: Final = (
     "wait",
     "actors",
     "put_get",
+    "attached",
     "generators",
     "scaling",
     "memory",
@@ -68,7 +69,7 @@ def _lines_of(
     script: str, row: str, runs: Runs, bars: list[Bar], results: AllResults
 ) -> Iterator[tuple[str, ...]]:
     share = share_of_limit(script, row, results)
-    start: tuple[str, ...] = (f"{row} ({runs.unit})", "not yet", "")
+    start: tuple[str, ...] = (f"{row} ({runs.unit})", "not there", "")
     if OURS in runs.values:
         values = runs.values[OURS]
         spread = f"{number(min(values))} to {number(max(values))}"
@@ -76,7 +77,7 @@ def _lines_of(
     elif MACHINE in runs.values:
         start = (start[0], "", "")
     elif not runs.values:
-        start = (row, "not measured", "")
+        start = (row, "not yet" if row in NOT_YET else "not measured", "")
     of_limit = "" if share is None else f"{share:.2f}"
     for peer, cells in _peers_of(runs, bars, results):
         yield (*start, peer, *cells, of_limit)
@@ -86,20 +87,25 @@ def _lines_of(
 def _peers_of(
     runs: Runs, bars: list[Bar], results: AllResults
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield (peer, (its best, ratio, bar, holds)) for each; one line at least."""
+    """Yield (peer, (its best, ratio, bar, holds)) for each; one line at least.
+
+    A bar without a peer is in the first line, whatever peer is there.
+    """
     by_peer = {bar.peer: bar for bar in bars}
+    absolute = by_peer.pop("", None)
     peers = [engine for engine in runs.values if engine != OURS]
     others = [peer for peer in by_peer if peer not in peers]
     for peer in [*peers, *others] or [""]:
         has = peer in runs.values
         best = number(runs.best(peer)) if has else ""
         ratio = number(lead(runs, peer)) if has and OURS in runs.values else ""
-        demand, word = "", ""
-        if peer in by_peer:
-            verdict = judge(by_peer[peer], results)
-            demand = verdict.bar.text()
-            word = {True: "holds", False: "MISSED", None: "?"}[verdict.holds]
-        yield "the limit" if peer == MACHINE and not has else peer, (best, ratio, demand, word)
+        bar, absolute = by_peer.get(peer) or absolute, None
+        demand = _demand_of(bar, results) if bar else ("", "")
+        yield "the limit" if peer == MACHINE and not has else peer, (best, ratio, *demand)
+
+
+def _demand_of(bar: Bar, results: AllResults) -> tuple[str, str]:
+    return bar.text(), {True: "holds", False: "MISSED", None: "?"}[judge(bar, results).holds]
 
 
 def print_markdown(lines: list[tuple[str, ...]]) -> str:

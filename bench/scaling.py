@@ -55,7 +55,7 @@ def measure_session(engine: str, recorder: Recorder) -> None:
             for kind, measure in {TASKS: _run_tasks, OBJECTS: _use_objects}.items():
                 if not recorder.wants(*(row_of(k, count) for k in _kinds_with(kind))):
                     continue
-                rounds = [measure(ray, count) for _ in range(ROUNDS)]
+                rounds = [measure(ray, count) for _ in range(1 if recorder.quick else ROUNDS)]
                 for name in rounds[0]:
                     best = min(times[name] for times in rounds)
                     recorder.add(row_of(name, count), best / count * 1e6, "us")
