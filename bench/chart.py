@@ -12,7 +12,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from bars import BARS, LIMITS, AllResults
-from common import MACHINE, OURS, Runs
+from common import MACHINE, OURS, Runs, shown
 from matplotlib import pyplot
 
 OUR_COLOUR: Final = "#2a6f97"
@@ -36,12 +36,13 @@ def times_ray(runs: Runs, engine: str) -> float:
 
 
 def draw(results: AllResults, facts: dict[str, Any], path: Path) -> None:
-    """Draw the rows that Ray and we have, the highest lead at the top."""
+    """Draw the rows with a bar that Ray and we have, the highest lead at the top."""
+    judged = {(bar.script, bar.row) for bar in BARS}
     rows = [
         (times_ray(runs, OURS), script, row, runs)
         for script, by_row in results.items()
         for row, runs in by_row.items()
-        if OURS in runs.values and "ray" in runs.values
+        if (script, row) in judged and OURS in runs.values and "ray" in runs.values
     ]
     if not rows:
         return
@@ -50,7 +51,7 @@ def draw(results: AllResults, facts: dict[str, Any], path: Path) -> None:
     axes.barh(range(len(rows)), [row[0] - 1 for row in rows], left=1, color=OUR_COLOUR, height=0.62)
     demands = {(bar.script, bar.row): bar.at_least for bar in BARS if bar.peer == "ray"}
     for y, (lead, script, row, runs) in enumerate(rows):
-        axes.text(max(lead, 1) * 1.08, y, f"{lead:,.3g}", va="center", fontsize=7.5)
+        _write_lead(axes, y, lead)
         if (script, row) in demands:
             axes.vlines(demands[script, row], y - 0.42, y + 0.42, color=BAR_COLOUR, linewidth=1.8)
         _draw_peers(axes, y, runs, results[script].get(LIMITS.get((script, row), "")))
@@ -58,6 +59,11 @@ def draw(results: AllResults, facts: dict[str, Any], path: Path) -> None:
     _explain(axes)
     figure.savefig(path, dpi=130, bbox_inches="tight")
     pyplot.close(figure)
+
+
+def _write_lead(axes: Any, y: int, lead: float) -> None:
+    where = axes.get_yaxis_transform()  # x: a share of the width, clear of all that is drawn
+    axes.text(1.01, y, f"{shown(lead)} x", va="center", fontsize=8, transform=where)
 
 
 def _draw_peers(axes: Any, y: int, runs: Runs, limit: Runs | None) -> None:
@@ -68,7 +74,8 @@ def _draw_peers(axes: Any, y: int, runs: Runs, limit: Runs | None) -> None:
             x = limit.best(MACHINE) / runs.best("ray")
         else:
             continue
-        axes.plot(x, y, marker, color=colour, markersize=5, markeredgecolor="white", zorder=3)
+        edge = colour if engine == MACHINE else "white"
+        axes.plot(x, y, marker, color=colour, markersize=6, markeredgecolor=edge, zorder=3)
 
 
 def _label(axes: Any, names: list[str], facts: dict[str, Any]) -> None:
@@ -92,7 +99,7 @@ def _label(axes: Any, names: list[str], facts: dict[str, Any]) -> None:
 
 
 def _explain(axes: Any) -> None:
-    axes.barh([], [], color=OUR_COLOUR, label=OURS)
+    axes.plot([], [], "-", color=OUR_COLOUR, linewidth=6, label=OURS)
     axes.plot([], [], "|", color=BAR_COLOUR, markersize=9, markeredgewidth=2, label="the bar")
     for engine, (marker, colour) in PEERS.items():
         name = "the machine's limit" if engine == MACHINE else engine
