@@ -32,6 +32,7 @@ FIRST_PASS: Final = "put 800 MiB, first pass"
 SECOND_PASS: Final = "put 800 MiB, second pass"
 
 LARGE: Final = 800 << 20
+QUICK_NBYTES: Final = 10**8
 SIZES: Final = {"1 KB": 10**3, "1 MB": 10**6, "100 MB": 10**8, "1 GB": 10**9}
 
 
@@ -53,8 +54,9 @@ def measure_session(engine: str, recorder: Recorder) -> None:
         megabyte = array_of(10**6)
         recorder.rate(PUT_1MB, lambda: ray.put(megabyte), 1e-3, "GB/s")
         _record_multi(ray, recorder)
+        most = QUICK_NBYTES if recorder.quick else store_bytes() * 3 // 4
         for name, nbytes in SIZES.items():
-            if recorder.wants(f"get {name}") and nbytes < store_bytes() * 3 // 4:
+            if recorder.wants(f"get {name}") and nbytes <= most:
                 _record_get(ray, recorder, f"get {name}", nbytes)
         if hasattr(ray, "empty"):
             _record_born(ray, recorder)
@@ -85,7 +87,8 @@ def _record_put_large(ray: Any, recorder: Recorder) -> None:
         del ref
     recorder.add(FIRST_PASS, passes[0], "GB/s")
     recorder.add(SECOND_PASS, passes[1], "GB/s")
-    recorder.rate(PUT_LARGE, lambda: ray.put(array), LARGE / 1e9, "GB/s")
+    if not recorder.quick:
+        recorder.rate(PUT_LARGE, lambda: ray.put(array), LARGE / 1e9, "GB/s")
 
 
 def _list_of_refs(ray: Any) -> Any:
@@ -145,10 +148,10 @@ def _record_born(ray: Any, recorder: Recorder) -> None:
 def measure_shared_memory(engine: str, recorder: Recorder) -> None:
     """Measure what one would write by hand."""
     recorder.rate(PUT_1MB, partial(_share, array_of(10**6)), 1e-3, "GB/s")
-    if recorder.wants(PUT_LARGE):
+    if recorder.wants(PUT_LARGE) and not recorder.quick:
         recorder.rate(PUT_LARGE, partial(_share, array_of(LARGE)), LARGE / 1e9, "GB/s")
     for name, nbytes in SIZES.items():
-        if not recorder.wants(f"get {name}"):
+        if not recorder.wants(f"get {name}") or (recorder.quick and nbytes > QUICK_NBYTES):
             continue
         segment = SharedMemory(create=True, size=nbytes)
         recorder.rate(f"get {name}", partial(_attach, segment.name, nbytes), 1)
