@@ -10,6 +10,8 @@ MAKEFLAGS += --no-builtin-rules
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 CONFORMANCE_ARGS ?=
+BENCH_ARGS ?=
+RAY_PYTHON ?=
 STORM_ARGS ?= --kills 20000
 STORM_CONTROL_ARGS ?= --kills 2000 --no-repair
 
@@ -85,6 +87,13 @@ $(VENV)/.build-requires: pyproject.toml | $(VENV)/.python
 	    print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" >$@
 	@$(PY) -m pip install $(PIP_FLAGS) --requirement $@
 
+# What an extra of the package lists, without the package itself.
+$(VENV)/.extra-%: pyproject.toml | $(VENV)/.python
+	@echo "Installing the extra [$*] into $(VENV)"
+	@$(PY) -m pip install $(PIP_FLAGS) $$($(PY) -c "import tomllib; \
+	    print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$*'])")
+	@touch $@
+
 $(RAY_VENV)/.python: | $(VENV)/.python
 	@$(RAY_PY) -m pip --version >/dev/null 2>&1 || $(PY) -m venv --clear $(RAY_VENV)
 	@$(RAY_PY) -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
@@ -137,7 +146,7 @@ C_FLAGS := -std=c11 -D_GNU_SOURCE -pthread -Icsrc -Itests/c $(C_WARNINGS)
 C_CHECKED := -O1 -g -UNDEBUG -DRL_CHECKS -DRL_FAULTS
 C_MODULES := $(patsubst csrc/%.c,%,$(wildcard csrc/rl_*.c))
 C_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
-C_FORMATTED := $(wildcard csrc/*.[ch] tests/c/*.[ch])
+C_FORMATTED := $(wildcard csrc/*.[ch] tests/c/*.[ch] bench/*.c)
 
 # $(call c_flavour,directory,flags): how a program of tests/c is made in that directory.
 define c_flavour
@@ -208,6 +217,26 @@ conformance-ray: $(BUILT) $(RAY_VENV)/.installed ## tests/conformance on Ray its
 	$(RAY_PY) -m pytest tests/conformance --engine ray $(CONFORMANCE_ARGS)
 
 
+# ---- Benchmarks --------------------------------------------------------------------------------
+
+build/bench/limits: bench/limits.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O2 $< -o $@
+
+.PHONY: bench bench-instructions
+# The order matters: Ray may be installed while nothing is measured.
+bench: $(BUILT) $(VENV)/.extra-bench build/bench/limits \
+       $(if $(RAY_PYTHON),,$(RAY_VENV)/.installed) ## us, Ray and others side by side (RAY_PYTHON=... BENCH_ARGS=--quick)
+	$(strip $(PY) bench/run.py --ray-python $(or $(RAY_PYTHON),$(RAY_PY)) $(BENCH_ARGS))
+
+build/bench/instructions: bench/instructions.c $(C_MODULES:%=build/c/release/%.o) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O2 -DNDEBUG $(filter %.c %.o,$^) -o $@
+
+bench-instructions: $(BUILT) build/bench/instructions ## instructions of submit, take, seal, put, get (needs valgrind)
+	$(PY) bench/instructions.py build/bench/instructions
+
+
 # ---- What a developer would forget -------------------------------------------------------------
 
 .PHONY: lint format types dist hooks clean
@@ -224,6 +253,7 @@ format: $(VENV)/.group-lint ## let the formatters have their way
 
 types: $(BUILT) $(VENV)/.group-lint ## mypy --strict, and the stubs against the compiled rooms
 	$(PY) -m mypy --strict ray_lite
+	MYPYPATH=bench $(PY) -m mypy --strict $(wildcard bench/*.py)
 	$(PY) -m mypy.stubtest $(patsubst ray_lite/%.pyx,ray_lite.%,$(ROOMS)) \
 	    --allowlist tests/stubtest-allowlist.txt --ignore-unused-allowlist --ignore-disjoint-bases
 
