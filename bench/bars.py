@@ -85,7 +85,7 @@ NOT_YET: Final = frozenset(_BORN)
 
 LIMITS: Final = {
     ("tasks", "single client tasks sync"): "futex round trip, asleep",
-    ("put_get", "put 1 MB"): "memcpy of 1 MB to warm pages",
+    ("put_get", "put 1 MB"): "memcpy of 1 MB to one warm block",
     ("put_get", "put 800 MiB, first pass"): "memcpy to warm pages, two threads",
     ("put_get", "put 800 MiB, second pass"): "memcpy to warm pages, two threads",
     ("put_get", "single client put gigabytes"): "memcpy to warm pages, two threads",

@@ -85,6 +85,7 @@ class Watch:
     mark: str
     mine: set[int] = field(default_factory=set)
     others: set[int] = field(default_factory=set)
+    most_in_segments: int = 0  # bytes, of all samples
 
     def processes(self) -> list[int]:
         """Return the pids of the session, those that were just born too."""
@@ -92,8 +93,10 @@ class Watch:
         self.mine &= there
         self.others &= there
         for pid in there - self.mine - self.others:
-            known = self.mine if self.mark.encode() in _read(pid, "environ") else self.others
-            known.add(pid)
+            environment = _read(pid, "environ")
+            if environment:  # it is empty for a moment in exec: then look again next time
+                known = self.mine if self.mark.encode() in environment else self.others
+                known.add(pid)
         return sorted(self.mine)
 
     def pss(self, key: str = "Pss") -> int:
@@ -115,7 +118,9 @@ class Watch:
 
     def in_use(self) -> int:
         """Return what the peak is the peak of."""
-        return self.segments() + self.pss("Pss_Anon")
+        segments = self.segments()
+        self.most_in_segments = max(self.most_in_segments, segments)
+        return segments + self.pss("Pss_Anon")
 
     def wakes(self) -> int:
         """Return how often its threads have gone to sleep so far."""
@@ -232,7 +237,10 @@ def _record_peak(
     started.tell("warm up")
     _let_settle(started.watch)
     base = started.watch.in_use()
-    recorder.add(row, (started.tell(order) - base) / unit_bytes, "x")
+    peak = started.tell(order)
+    if started.watch.most_in_segments < S:
+        raise RuntimeError("the session's store was not seen: its processes are not all watched")
+    recorder.add(row, (peak - base) / unit_bytes, "x")
 
 
 def _record_idle(watch: Watch, recorder: Recorder) -> None:

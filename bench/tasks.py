@@ -1,13 +1,12 @@
 """How many tasks a second?
 
 Method: two workers, warm; a task that returns b"ok", and four ways to call it. sync: submit one,
-get it, and so on, without a pause or with 1 ms of sleep between a result and the next call (then a
-call is timed, its median). async: submit 1000, then get all. ref argument: 1000 tasks with the same
-reference as their argument. multi client: four actors submit 1000 tasks each (Ray's own benchmark:
-10,000). The pools of the standard library and of joblib do the same with their own words, but
-joblib's async, which is joblib.Parallel with its automatic batches. The limit is a round trip
-between two processes over two futexes. Placement groups are a row of Ray's own benchmark; ray_lite
-has none.
+get it, and so on, without a pause; or with 1 ms of sleep before each call (only calls are timed, by
+their median). async: submit 1000, then get all. ref argument: 1000 tasks with the same reference as
+their argument. multi client: four actors submit 1000 tasks each (Ray's own benchmark: 10,000). The
+pools of the standard library and of joblib do the same with their own words, but joblib's async,
+which is joblib.Parallel with its automatic batches. The limit is a round trip between two processes
+over two futexes. Placement groups are a row of Ray's own benchmark; ray_lite has none.
 Unit: calls a second.
 """
 
