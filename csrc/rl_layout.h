@@ -290,7 +290,7 @@ typedef struct rl_stream {
     uint32_t log_tail;              /* derived */
     uint32_t logged;                /* 1: fingerprints are kept */
     uint32_t limit;                 /* most untaken items, or 0: any number */
-    uint32_t actor;                 /* index of the actor whose call fills it, or RL_NIL */
+    _Atomic uint32_t actor;         /* index of the actor whose call fills it, or RL_NIL */
     uint32_t next;                  /* derived: free list */
     _Atomic uint64_t untaken_bytes; /* derived: payload of the untaken items */
     uint8_t pad[128 - 80];

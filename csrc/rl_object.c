@@ -458,6 +458,14 @@ uint32_t rl_object_make_outlet(rl_session *s, rl_handle stream)
     return make_sealed(s, &v, s->map.control->next_seq++, 0, 1, &i) ? RL_NIL : i;
 }
 
+void rl_object_await_end(rl_mapping *m, uint32_t object)
+{
+    rl_object *o = &m->objects[object];
+    if (rl_task_fills(m, producer_of(o)) == RL_NIL) return;
+    atomic_fetch_or_explicit(&o->state, RL_OBJECT_WAITED, memory_order_seq_cst);
+    rl_stream_end_is_awaited(m, producer_of(o));
+}
+
 int rl_object_is_awaited(const rl_mapping *m, uint32_t object)
 {
     uint32_t state = atomic_load_explicit(&m->objects[object].state, memory_order_seq_cst);
@@ -619,7 +627,7 @@ static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, int asked
             if (atomic_compare_exchange_strong_explicit(
                     &o->state, &pending, RL_OBJECT_PENDING | RL_OBJECT_WAITED, memory_order_seq_cst,
                     memory_order_seq_cst)) {
-                rl_stream_end_is_awaited(s, producer_of(o));
+                rl_stream_end_is_awaited(&s->map, producer_of(o));
             }
             state = state_of(o);
         }

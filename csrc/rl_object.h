@@ -124,6 +124,8 @@ int rl_object_make_item(rl_section *section, const rl_value *value, uint64_t gen
 uint32_t rl_object_make_outlet(rl_session *s, rl_handle stream);
 /* Is the object an outlet? Then of which stream. */
 int rl_object_is_outlet(const rl_mapping *m, uint32_t object, rl_handle *stream);
+/* A task depends on a pending object: if that is the end of a stream, somebody waits for it. */
+void rl_object_await_end(rl_mapping *m, uint32_t object);
 /* Does somebody wait for a pending object? */
 int rl_object_is_awaited(const rl_mapping *m, uint32_t object);
 /* This process's reference to an object that something names; under local_mutex. */

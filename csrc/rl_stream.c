@@ -381,9 +381,9 @@ int rl_stream_has_item(const rl_session *s, rl_handle stream)
 }
 
 /* Who waits for an item of this stream must not wait for those of others to be taken. */
-static int has_room_in_actor(const rl_mapping *m, const rl_stream *t)
+static int has_room_in_actor(const rl_mapping *m, const rl_stream *t, uint32_t actor)
 {
-    const rl_actor *a = &m->actors[t->actor];
+    const rl_actor *a = &m->actors[actor];
     uint32_t untaken = atomic_load_explicit(&a->untaken, memory_order_seq_cst);
     if (a->most_untaken == 0 || untaken < a->most_untaken) return 1;
     return produced_of(t) == taken_of(t) && atomic_load_explicit(&t->waited, memory_order_seq_cst);
@@ -391,9 +391,10 @@ static int has_room_in_actor(const rl_mapping *m, const rl_stream *t)
 
 static int has_room(const rl_mapping *m, const rl_stream *t)
 {
-    if (!has_outlet(t)) return 1;
+    if (!has_outlet(t) || task_of(t) == RL_NIL) return 1; /* nobody takes, or nobody produces */
     if (t->limit && produced_of(t) - taken_of(t) >= t->limit) return 0;
-    if (t->actor != RL_NIL) return has_room_in_actor(m, t);
+    uint32_t actor = atomic_load_explicit(&t->actor, memory_order_relaxed);
+    if (actor != RL_NIL) return has_room_in_actor(m, t, actor);
     return untaken_bytes_of(t) <= m->control->data_size / RL_STREAM_SHARE ||
            rl_task_is_awaited(m, task_of(t)) || rl_task_runs_at_home(m, task_of(t));
 }
@@ -406,9 +407,9 @@ int rl_stream_has_room(const rl_session *s, rl_handle stream)
 
 int rl_stream_wait_room(rl_session *s, rl_handle stream, int64_t deadline_ns)
 {
-    rl_stream *t = find(&s->map, stream);
-    if (t == NULL) return RL_ESTALE;
     for (;;) {
+        rl_stream *t = find(&s->map, stream); /* its record may be another's by now */
+        if (t == NULL) return RL_ESTALE;
         uint32_t seen = rl_doorbell_read(s);
         if (has_room(&s->map, t)) return 0;
         atomic_store_explicit(&t->paused, 1, memory_order_seq_cst);
@@ -418,10 +419,10 @@ int rl_stream_wait_room(rl_session *s, rl_handle stream, int64_t deadline_ns)
     }
 }
 
-void rl_stream_end_is_awaited(rl_session *s, uint32_t task)
+void rl_stream_end_is_awaited(const rl_mapping *m, uint32_t task)
 {
-    uint32_t i = rl_task_fills(&s->map, task);
-    if (i != RL_NIL) ring_if_paused(&s->map, &s->map.streams[i]);
+    uint32_t i = rl_task_fills(m, task);
+    if (i != RL_NIL) ring_if_paused(m, &m->streams[i]);
 }
 
 void rl_stream_forget_actor(rl_mapping *m, uint32_t actor)

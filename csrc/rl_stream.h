@@ -23,8 +23,8 @@
  *             item of this stream), and, if it is a task and no
  *             actor's call (which would keep later calls waiting), while the untaken items take
  *             more than their share of the store. That last one only delays: it ends when somebody
- *             waits for the task's end. It does not hold for who runs what it has submitted itself,
- *             and would wait for itself.
+ *             waits for the task's end, or a task depends on it. It does not hold in a driver that
+ *             runs its own tasks (rl_task_runs_at_home), and would wait for itself.
  */
 #ifndef RL_STREAM_H
 #define RL_STREAM_H
@@ -71,8 +71,8 @@ typedef struct rl_stream_spec {
 
 /* A new stream; `*outlet` is held by this process. */
 uint32_t rl_stream_make(rl_session *s, const rl_stream_spec *spec, rl_handle *outlet);
-/* Somebody has begun to wait for a return of `task` (an index, or RL_NIL). Outside a section. */
-void rl_stream_end_is_awaited(rl_session *s, uint32_t task);
+/* Somebody has begun to wait for a return of `task` (an index, or RL_NIL). Also outside a section. */
+void rl_stream_end_is_awaited(const rl_mapping *m, uint32_t task);
 /* The actor is over: its record will be another's. */
 void rl_stream_forget_actor(rl_mapping *m, uint32_t actor);
 /* Its outlet is gone. What becomes unreachable goes on the work-list `*todo`. */

@@ -414,6 +414,7 @@ static uint32_t hook(rl_mapping *m, uint32_t i)
             rl_table_take(&m->control->edges, m->edges, sizeof(rl_edge), offsetof(rl_edge, next));
         m->edges[e] = (rl_edge){.task = i, .next = m->objects[object].waiting};
         m->objects[object].waiting = e;
+        rl_object_await_end(m, object);
         missing++;
     }
     return missing;

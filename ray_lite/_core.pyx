@@ -1586,7 +1586,7 @@ cdef class Job:
             with nogil:
                 rc = rl_stream_wait_room(&self.session.s, self.job.stream, INT64_MAX)
             PyErr_CheckSignals()
-        check(0 if rc == EINTR else rc)
+        check(0 if rc in (EINTR, RL_ESTALE) else rc)  # cancelled, or over
 
     def stream_log(self):
         """Return the fingerprints of the items that earlier attempts appended."""

@@ -201,13 +201,17 @@ class ObjectRefGenerator(Generic[T_co]):
         )
 
     def pack(self) -> tuple[Any, ...]:
-        """Return what `__reduce__` would, for a value that takes it along."""
+        """Return what `__reduce__` would, for a value that takes it along.
+
+        From here on the task to which it came must not be run again: a death may come right after
+        the value has been stored.
+        """
+        if (taker := self._taker()) is not None:
+            taker.run_once()
         return _unpack, (self.stream.outlet, self._completion, self._failure_given)
 
     def moved(self) -> None:
         """The value that takes it along has been stored."""
-        if (taker := self._taker()) is not None:
-            taker.run_once()
         self._stream = None
 
 

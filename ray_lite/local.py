@@ -272,7 +272,7 @@ class _Actor:
     def kill(self, *, no_restart: bool) -> None:
         """End the actor, or make its instance anew."""
         most = self.job.max_retries
-        if no_restart or 0 <= most <= self.job.attempt:
+        if no_restart or self.job.is_run_once or 0 <= most <= self.job.attempt:
             self._end(KILLED)
         else:
             self.job.strand()

@@ -364,6 +364,11 @@ def export(connection: Connection, key: object, value: object, what: str) -> Obj
             encoded = encode(value)
         except TypeError as error:
             raise TypeError(f"Could not serialize {what}: {error}") from error
+        if encoded.moves:
+            raise TypeError(
+                f"Could not serialize {what}: it holds {encoded.moves[0]!r}, which has one "
+                "consumer, and every call would be one; pass the generator as an argument"
+            )
         ref = connection.core.put(encoded)
         connection.cache[key] = ref
     return ref

@@ -29,6 +29,7 @@ import functools
 import inspect
 import os
 import sys
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any, Final, TypeAlias
 
@@ -38,6 +39,7 @@ from ray_lite._values import fail_open_returns, store_failure
 from ray_lite.certificate import actor_id_of
 from ray_lite.exceptions import (
     RUN_ONCE,
+    RaySystemError,
     StreamingGeneratorReplayInconsistentError,
     TaskCancelledError,
     dumps_error,
@@ -254,8 +256,7 @@ class Returns:
                 break
             stored, failure = self._store_next(items, None)
             if stored is None:
-                if count < len(shown) and not self._is_interrupted:
-                    failure = self._missing(count, failure)
+                failure = self._cut_short(count, shown, failure)
                 break
             failure = self._append(stored, count, shown)
             if failure:
@@ -273,8 +274,7 @@ class Returns:
                 items = _spread_async(items, per_yield)
             failure = await self._drive(items)
             if failure:
-                with contextlib.suppress(BaseException):
-                    await items.aclose()
+                await self._close_async(items)
             self._end_stream(failure)
         except StrandedError:
             pass
@@ -286,26 +286,38 @@ class Returns:
         shown = self._job.stream_log() if self._job.attempt else []
         count = 0
         while True:
-            if not self._job.has_stream_room:
-                await asyncio.to_thread(self._job.wait_for_stream_room)
             try:
+                if not self._job.has_stream_room:
+                    await _in_thread_of_its_own(self._job.wait_for_stream_room)
                 value = _core.Owned(await anext(items))
             except StopAsyncIteration:
-                return self._missing(count, b"") if count < len(shown) else b""
+                return self._cut_short(count, shown, b"")
             except self._passing:
                 raise
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as error:
+                if not self._job.is_cancelled:
+                    return self._envelope(error)
                 self._is_interrupted = True
                 return self._envelope(TaskCancelledError(self._job.task_id.hex()))
             except BaseException as error:
-                return self._envelope_or_strand(error)
+                return self._cut_short(count, shown, self._envelope_or_strand(error))
             stored, failure = self._store(value, _names_that_die(items, value))
-            if stored is not None:
-                failure = self._append(stored, count, shown)
+            if stored is None:
+                return self._cut_short(count, shown, failure)
+            failure = self._append(stored, count, shown)
             if failure:
                 return failure
             del stored, value
             count += 1
+
+    def _cut_short(self, count: int, shown: list[int], failure: bytes) -> bytes:
+        """Return the failure of an attempt that ended before its value `count`; b"": of none.
+
+        One that ended before what an earlier attempt has shown is another computation.
+        """
+        if count < len(shown) and not self._is_interrupted:
+            return self._missing(count, failure)
+        return failure
 
     def _wait_for_room(self) -> bytes:
         """Wait until the consumer has taken enough; returns the failure if cancelled meanwhile."""
@@ -457,6 +469,15 @@ class Returns:
         except BaseException as error:
             _print(f"While {self._name} was closed: {error_text(self._envelope(error))}")
 
+    async def _close_async(self, items: Any) -> None:
+        """As _close, for an async generator."""
+        try:
+            await items.aclose()
+        except self._passing:
+            raise
+        except BaseException as error:
+            _print(f"While {self._name} was closed: {error_text(self._envelope(error))}")
+
     # ---- failures ----
 
     def _fail(self, data: bytes) -> None:
@@ -582,6 +603,31 @@ def _values_of(group: Any, count: int) -> list[Any]:
             f"_num_objects_per_yield={count}; all or none of a yield's values are stored"
         )
     return list(group)
+
+
+async def _in_thread_of_its_own(wait: Callable[[], object]) -> None:
+    """Wait without blocking the loop.
+
+    Not in asyncio's pool: its few threads are for user code, and a stream that pauses there would
+    keep another one from going on.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+
+    def settle() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    def run() -> None:
+        with contextlib.suppress(RaySystemError):  # the session is over
+            wait()
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle)
+
+    threading.Thread(target=run, name="ray_lite-room", daemon=True).start()
+    await over
 
 
 def _flush() -> None:

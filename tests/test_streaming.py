@@ -281,6 +281,59 @@ def test_items_of_a_stream_whose_consumer_is_killed_are_freed(
 # ---- pausing and waking ----
 
 
+@pytest.mark.usefixtures("shared_session")
+def test_streams_of_an_async_actor_pause_independently_of_each_other() -> None:
+    @ray.remote
+    class Many:
+        async def count(self, k: int) -> Any:
+            for i in range(3):
+                yield k, i
+
+    many = Many.remote()
+    method = many.count.options(_generator_backpressure_num_objects=1)
+    streams = [method.remote(k) for k in range(20)]
+    for k, stream in reversed(list(enumerate(streams))):
+        assert values(stream) == [(k, 0), (k, 1), (k, 2)]
+
+
+@pytest.mark.usefixtures("shared_session")
+def test_coroutine_that_lets_a_cancelled_error_out_is_not_reported_as_cancelled() -> None:
+    @ray.remote
+    class Fails:
+        async def fail(self) -> Any:
+            yield 1
+            raise asyncio.CancelledError("mine")
+
+    fails = Fails.remote()
+    first, last = list(fails.fail.remote())
+    assert ray.get(first) == 1
+    with pytest.raises(RayTaskError, match="mine"):
+        ray.get(last)
+
+
+@pytest.mark.usefixtures("shared_session")
+def test_second_attempt_of_an_async_generator_that_fails_early_is_told_apart(
+    attempts: Attempts,
+) -> None:
+    begin = attempts.begin
+
+    @ray.remote(max_restarts=1, max_task_retries=1)
+    class Dies:
+        async def count(self) -> Any:
+            attempt = begin()
+            yield 1
+            if attempt == 2:
+                raise ValueError("early")
+            yield 2
+            os._exit(1)
+
+    dies = Dies.remote()
+    *first, last = list(dies.count.remote())
+    assert ray.get(first) == [1, 2]
+    with pytest.raises(StreamingGeneratorReplayInconsistentError):
+        ray.get(last)
+
+
 def test_producer_without_a_limit_pauses_while_its_values_take_their_share_of_the_store(
     shared_session: Connection,
 ) -> None:

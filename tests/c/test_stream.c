@@ -802,6 +802,36 @@ static void await_end(void)
     CHECK_EQ(rl_object_wait(&r.s, &completion, 1, 1, 0, 0, &ready, &nready), RL_ETIMEDOUT);
 }
 
+static void test_task_that_depends_on_the_end_lifts_the_share(void)
+{
+    rl_handle out;
+    set_up(0);
+    fill_share();
+    rl_spec spec = rig_spec(&r, 1, &completion, 1);
+    spec.ndeps = 1;
+    OK(&r.s, rl_task_submit(&r.s, &spec, &out, NULL));
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), 0);
+    end(&worker);
+    release();
+    rl_value none = {.kind = 1, .block = RL_NIL};
+    rl_job dependent;
+    OK(&r.s, rl_task_take(&worker, 0, &dependent));
+    OK(&r.s, rl_task_finish(&worker, dependent.task, out, &none));
+    drop(out);
+    tear_down();
+}
+
+static void test_producer_that_is_over_does_not_wait_for_room(void)
+{
+    set_up(1);
+    append_range(&worker, 1, 1);
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), RL_ETIMEDOUT);
+    end(&worker);
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), 0);
+    release();
+    tear_down();
+}
+
 static void test_wait_for_the_end_lifts_the_share_but_no_limit(void)
 {
     set_up(0);
@@ -972,6 +1002,8 @@ int main(void)
     RUN(test_producer_has_room_for_as_many_untaken_items_as_the_limit_says);
     RUN(test_producer_without_a_limit_has_room_for_any_number_of_small_items);
     RUN(test_producer_without_a_limit_pauses_at_a_share_of_the_store);
+    RUN(test_task_that_depends_on_the_end_lifts_the_share);
+    RUN(test_producer_that_is_over_does_not_wait_for_room);
     RUN(test_wait_for_the_end_lifts_the_share_but_no_limit);
     RUN(test_next_wakes_the_paused_producer);
     RUN(test_release_wakes_the_paused_producer);

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .actors import eventually
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import ModuleType
 
     from .support import Gate
@@ -367,13 +370,21 @@ def test_hundred_coroutines_wait_at_once(ray: ModuleType) -> None:
     assert ray.get(waiting, timeout=30) == ["go"] * 100
 
 
-def test_coroutines_are_as_many_as_asked_for(ray: ModuleType) -> None:
-    actor = async_log_class(ray, max_concurrency=2).remote()
-    waiting = actor.wait.remote("a")
-    ray.get(actor.set.remote("a"), timeout=30)
-    assert ray.get(waiting, timeout=30) == "a"
-    waiting = [actor.wait.remote("b") for _ in range(2)]
-    behind = actor.set.remote("b")
+def test_coroutines_are_as_many_as_asked_for(ray: ModuleType, tmp_path: Path) -> None:
+    @ray.remote(max_concurrency=2)
+    class Waits:
+        async def wait(self, path):
+            open(path, "w").close()
+            await asyncio.Event().wait()
+
+        async def touch(self):
+            return True
+
+    actor = Waits.remote()
+    begun = [tmp_path / name for name in "ab"]
+    waiting = [actor.wait.remote(str(path)) for path in begun]
+    assert eventually(lambda: all(path.exists() for path in begun))
+    behind = actor.touch.remote()
     assert ray.wait([*waiting, behind], timeout=0.2)[0] == []
     ray.kill(actor)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,11 +56,10 @@ def summing(ray: ModuleType) -> Any:
         lambda ray, total, g: total.remote(g),
         lambda ray, total, g: total.remote(stream=g),
         lambda ray, total, g: ray.remote(lambda parts: sum(ray.get(list(parts[0])))).remote([g]),
-        lambda ray, total, g: ray.remote(lambda: sum(ray.get(list(g)))).remote(),
         lambda ray, total, g: total.remote(ray.put(g)),
         lambda ray, total, g: total.remote(ray.get(ray.put([g]))[0]),
     ],
-    ids=["argument", "keyword", "nested argument", "closure", "put", "nested put"],
+    ids=["argument", "keyword", "nested argument", "put", "nested put"],
 )
 def test_stream_moves_to_the_task_that_it_is_passed_to(
     ray: ModuleType, use: Callable[[ModuleType, Any, Any], Any]
@@ -261,6 +261,15 @@ def test_call_that_is_refused_leaves_the_stream_where_it_was(ray: ModuleType) ->
     assert ray.get(list(generator)) == [0, 1]
 
 
+def test_stream_in_a_closure_is_refused_for_every_call_would_take_from_it(
+    ray: ModuleType,
+) -> None:
+    generator = counting(ray).remote(2)
+    with pytest.raises(TypeError):
+        ray.remote(lambda: list(generator)).remote()
+    assert ray.get(list(generator)) == [0, 1]
+
+
 def test_stream_cannot_be_pickled_by_hand(ray: ModuleType) -> None:
     generator = counting(ray).remote(2)
     with pytest.raises(TypeError):
@@ -358,3 +367,21 @@ def test_task_that_has_taken_an_item_of_its_own_stream_is_run_again(
 
     assert ray.get(work.remote()) == 6
     assert attempts.made() == 2
+
+
+@moves
+def test_task_that_dies_right_after_it_has_passed_a_stream_on_is_not_run_again(
+    ray: ModuleType, attempts: Attempts
+) -> None:
+    begin = attempts.begin
+    total = summing(ray)
+
+    @ray.remote(max_retries=3)
+    def die(stream):
+        begin()
+        type(stream).moved = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+        total.remote(stream)
+
+    with pytest.raises(ray.exceptions.WorkerCrashedError, match="had taken values"):
+        ray.get(die.remote(counting(ray).remote(3)))
+    assert attempts.made() == 1
