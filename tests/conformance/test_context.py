@@ -247,3 +247,8 @@ def test_environment_variables_of_the_session_reach_all_and_give_way_to_a_tasks_
     seen = engine.get(refs, timeout=60)
     engine.shutdown()
     assert seen == [("session", "session"), ("session", "session"), ("session", "task")]
+
+
+@pytest.mark.deliberately_different("on one machine a profiler sees every process")
+def test_timeline_is_not_there(ray: ModuleType) -> None:
+    assert not hasattr(ray, "timeline")
