@@ -111,8 +111,9 @@ def test_actor_is_killed_by_a_task_that_got_its_handle(ray: ModuleType) -> None:
 
 def test_death_says_which_actor_died_and_why(ray: ModuleType) -> None:
     actor = obedient_class(ray).remote()
-    ray.get(actor.add.remote())
+    pid = ray.get(actor.do.remote(os.getpid))
     ray.kill(actor)
+    wait_until_gone(pid)
     with pytest.raises(ray.exceptions.RayActorError) as caught:
         ray.get(actor.add.options(max_task_retries=-1).remote(), timeout=30)
     assert isinstance(caught.value, ray.exceptions.ActorDiedError)
