@@ -52,6 +52,10 @@ cdef int freeze(object array) except -1
 # nothing that a head can carry.
 cdef size_t write_large_head(object array, char *dest) except? 0
 
+# The envelope of an error, which stands for a value.
+cdef class ErrorPayload:
+    cdef readonly bytes data
+
 cpdef Encoded encode(object value)
 cpdef Encoded encode_call(tuple args, dict kwargs)
 cpdef Encoded encode_refs(list refs)
@@ -62,5 +66,7 @@ cpdef tuple decode_call(uint32_t kind, object pin, list refs, list resolved)
 # The same for a payload at `base`, which `pin` keeps alive and unchanged. The pin must not export
 # a writable buffer: numpy asks it before it lets anyone make an array writable.
 cdef object decode_at(uint32_t kind, const char *base, size_t nbytes, object pin, list refs)
+# Are some of the arguments of a call pickled? Only then `refs` is looked at.
+cdef bint has_pickled(const char *base, size_t nbytes) noexcept
 cdef tuple decode_call_at(
     uint32_t kind, const char *base, size_t nbytes, object pin, list refs, list resolved)

@@ -200,8 +200,6 @@ cdef class Encoded:
 cdef class ErrorPayload:
     """The envelope of an error: bytes that this module neither makes nor reads."""
 
-    cdef readonly bytes data
-
     def __cinit__(self, bytes data not None):
         self.data = data
 
@@ -1231,6 +1229,14 @@ cdef object decode_buffer(Span span, size_t offset, size_t nbytes, object pin):
     check_inside(span, offset, nbytes, "buffer")
     return memoryview(new_view(
         cnp.PyArray_DescrFromType(cnp.NPY_UBYTE), 1, &length, span.base + offset, False, pin))
+
+
+cdef bint has_pickled(const char *base, size_t nbytes) noexcept:
+    cdef CallHead head
+    if nbytes < sizeof(CallHead):
+        return False
+    memcpy(&head, base, sizeof(CallHead))
+    return head.nleft != 0
 
 
 cdef tuple decode_call_at(

@@ -295,6 +295,7 @@ cdef class Session:
                       bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
                       ObjectRef actor, uint32_t group, Job parent, const rl_actor_spec *makes,
                       bint claim)
+    cdef list hold_all(self, const rl_handle *handles, uint32_t n)
     cdef list read_refs(self, rl_handle h, uint32_t n)
     cdef object read_at(self, rl_handle h)
 
@@ -324,6 +325,14 @@ cdef class PrivateMemory:
 
 cdef class Owned:
     cdef object value
+
+
+cdef class Call:
+    cdef object function
+    cdef tuple args
+    cdef dict kwargs
+
+    cdef object make(self)
 
 
 cdef class Pin:
@@ -358,8 +367,10 @@ cdef class Stored:
 cdef class Job:
     cdef Session session
     cdef rl_job job
-    cdef rl_handle *returns_   # [nreturns]
+    cdef rl_handle *returns_   # [nreturns]; `only`, if it has one
+    cdef rl_handle only
     cdef bint own              # this process has submitted it, and runs it itself
 
     cdef int load_returns(self) except -1
     cdef int keep_all(self, list values) except -1
+    cdef object bound(self, const rl_handle *refs, object function)

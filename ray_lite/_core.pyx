@@ -7,7 +7,7 @@ there should be, or anything else that is a decision; those are returns.py, sche
 """
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EBUSY, EEXIST, EINTR
 from libc.signal cimport SIGKILL
@@ -20,17 +20,26 @@ from cpython.object cimport PyObject
 from ray_lite._codec cimport (
     HEAD_ROOM,
     KIND_ARRAY,
+    KIND_BYTES,
+    KIND_FALSE,
+    KIND_FLOAT,
+    KIND_INT,
+    KIND_NONE,
+    KIND_TRUE,
     Encoded,
+    ErrorPayload,
     decode_at,
     decode_call_at,
     freeze,
     frozen_memory,
+    has_pickled,
     own_memory,
     encode,
     write_large_head,
 )
 
 import os
+import sys
 
 from ray_lite.exceptions import (
     ActorAlreadyExistsError,
@@ -38,6 +47,13 @@ from ray_lite.exceptions import (
     PendingCallsLimitExceeded,
     error_from_code,
 )
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
+    object PyObject_Call(object function, object args, PyObject *kwargs)
+
+cdef enum:
+    FEW_REFS = 8  # in a task's arguments; more need memory
 
 cdef int RL_EFULL = -1
 cdef int RL_ETIMEDOUT = -2
@@ -478,6 +494,15 @@ cdef class Session:
             return decode_at(payload.kind, <const char *>payload.bytes, payload.nbytes, None, refs)
         cdef Pin pin = pin_payload(self, h, <const char *>payload.bytes, payload.nbytes)
         return decode_at(payload.kind, pin.base, pin.nbytes, pin, refs)
+
+    cdef list hold_all(self, const rl_handle *handles, uint32_t n):
+        """Return references to objects that something of this process names."""
+        cdef list result = []
+        cdef uint32_t i
+        for i in range(n):
+            rl_object_hold(&self.s, handles[i])
+            result.append(self.adopt(handles[i]))
+        return result
 
     cdef list read_refs(self, rl_handle h, uint32_t n):
         cdef rl_handle *handles = <rl_handle *>malloc(n * sizeof(rl_handle))
@@ -1279,7 +1304,76 @@ cdef class Owned:
         return own_memory(self.value) != NULL
 
 
+@cython.final
+@cython.freelist(8)
+cdef class Call:
+    """One call of a user's function, which alone holds its arguments: they go when it returns.
+
+    Args:
+        function: What is called.
+        args, kwargs: With what.
+    """
+
+    def __cinit__(self, function, tuple args=(), dict kwargs=None):
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+
+    cdef object make(self):
+        cdef tuple args = self.args
+        cdef dict kwargs = self.kwargs
+        self.args, self.kwargs = (), None
+        return PyObject_Call(self.function, args, NULL if kwargs is None else <PyObject *>kwargs)
+
+    def __call__(self):
+        """Make the call; once."""
+        return self.make()
+
+
 # ---- values on their way ----
+
+cdef bint describe_small(object value, rl_value *out, char *room) except -1:
+    """Describe a value that is stored in the record itself; False: it is none of the usual ones.
+
+    Args:
+        value: The value, which must outlive `out`.
+        room: For RL_INLINE bytes.
+    """
+    cdef object kind = type(value)
+    cdef int overflow = 0
+    cdef int64_t number
+    cdef double real
+    memset(out, 0, sizeof(rl_value))
+    out.block = RL_NIL
+    out.bytes = room
+    if value is None:
+        out.kind = KIND_NONE
+    elif kind is bool:
+        out.kind = KIND_TRUE if value else KIND_FALSE
+    elif kind is int:
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow:
+            return False
+        out.kind, out.nbytes = KIND_INT, 8
+        memcpy(room, &number, 8)
+    elif kind is float:
+        real = value
+        out.kind, out.nbytes = KIND_FLOAT, 8
+        memcpy(room, &real, 8)
+    elif kind is bytes and PyBytes_GET_SIZE(value) <= RL_INLINE:
+        out.kind, out.nbytes = KIND_BYTES, <uint64_t>PyBytes_GET_SIZE(value)
+        memcpy(room, PyBytes_AS_STRING(value), out.nbytes)
+    else:
+        return False
+    return True
+
+
+cdef int flush_output() except -1:
+    """Have out what the user's code has printed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return 0
+
 
 @cython.final
 @cython.no_gc_clear  # __dealloc__ needs the session
@@ -1335,12 +1429,16 @@ cdef class Job:
     """A task that this process has taken (or, in the supervisor, one that has stranded)."""
 
     def __dealloc__(self):
-        free(self.returns_)
+        if self.returns_ != &self.only:
+            free(self.returns_)
 
     cdef int load_returns(self) except -1:
         cdef uint32_t n = self.job.nreturns
         if n == 0:
             return 0
+        if n == 1:
+            self.returns_ = &self.only
+            return check(rl_task_returns(&self.session.s, self.job.task, self.returns_, 1))
         self.returns_ = <rl_handle *>malloc(n * sizeof(rl_handle))
         if self.returns_ == NULL:
             raise MemoryError()
@@ -1374,7 +1472,7 @@ cdef class Job:
     @property
     def function_key(self):
         """Tells functions apart: equal for tasks of the same exported function."""
-        return self.job.function.index, self.job.function.gen
+        return self.job.function.gen
 
     def function(self):
         """Return the exported function's value."""
@@ -1395,42 +1493,69 @@ cdef class Job:
                 result[name] = class_.demand[i]
         return result
 
-    def refs(self):
-        """Return references to the objects in the arguments; the first `ndeps` are sealed."""
-        cdef uint32_t n = self.job.nrefs, i
-        cdef list result = []
-        if n == 0:
-            return result
-        cdef rl_handle *handles = <rl_handle *>malloc(n * sizeof(rl_handle))
-        if handles == NULL:
-            raise MemoryError()
+    def bind(self, function):
+        """Return the Call of `function` with the task's arguments.
+
+        Or the failure (a codec.ErrorPayload) of the first argument that is one.
+        """
+        cdef uint32_t n = self.job.nrefs
+        if n == 0 and self.job.nbytes == 0 and self.job.args.index == RL_NIL:
+            return Call.__new__(Call, function)
+        cdef rl_handle few[FEW_REFS]
+        cdef rl_handle *refs = few
+        if n > FEW_REFS:
+            refs = <rl_handle *>malloc(n * sizeof(rl_handle))
+            if refs == NULL:
+                raise MemoryError()
         try:
-            check(rl_task_refs(&self.session.s, self.job.task, handles, n))
-            for i in range(n):
-                rl_object_hold(&self.session.s, handles[i])
-                result.append(self.session.adopt(handles[i]))
-            return result
+            check(rl_task_refs(&self.session.s, self.job.task, refs, n))
+            return self.bound(refs, function)
         finally:
-            free(handles)
+            if refs != few:
+                free(refs)
 
-    @property
-    def ndeps(self):
-        """How many of `refs()` are top-level arguments."""
-        return self.job.ndeps
-
-    def arguments(self, list refs not None, list resolved not None):
-        """Return (args, kwargs), with `resolved[i]` in place of the top-level `refs[i]`."""
+    cdef object bound(self, const rl_handle *refs, object function):
+        cdef list resolved = [], nested = None
         cdef rl_payload payload
         cdef Pin pin
         cdef InlinePin inline
+        cdef uint32_t i
+        for i in range(self.job.ndeps):
+            value = self.session.read_at(refs[i])
+            if type(value) is ErrorPayload:
+                return value
+            resolved.append(value)
         if self.job.args.index == RL_NIL:
-            if self.job.nbytes == 0:
-                return (), {}
             inline = pin_inline(self.job.bytes, self.job.nbytes)
-            return decode_call_at(self.job.kind, inline.base, inline.nbytes, inline, refs, resolved)
+            if has_pickled(inline.base, inline.nbytes):
+                nested = self.session.hold_all(refs, self.job.nrefs)
+            args, kwargs = decode_call_at(
+                self.job.kind, inline.base, inline.nbytes, inline, nested, resolved)
+            return Call.__new__(Call, function, args, kwargs)
+        nested = self.session.hold_all(refs, self.job.nrefs)
         check(rl_object_read(&self.session.s, self.job.args, &payload))
         pin = pin_payload(self.session, self.job.args, <const char *>payload.bytes, payload.nbytes)
-        return decode_call_at(payload.kind, pin.base, pin.nbytes, pin, refs, resolved)
+        args, kwargs = decode_call_at(payload.kind, pin.base, pin.nbytes, pin, nested, resolved)
+        return Call.__new__(Call, function, args, kwargs)
+
+    def run(self, call not None, bint as_value):
+        """Make a call that the task is; return its result, an Owned.
+
+        With `as_value`, a result that is a small value becomes the task's only one at once, and
+        None is returned: the task is over.
+        """
+        cdef rl_value small
+        cdef char room[RL_INLINE]
+        cdef Owned result = Owned.__new__(Owned, (<Call>call).make() if type(call) is Call else call())
+        if not as_value or self.job.nreturns != 1 or self.job.stream.index != RL_NIL:
+            return result
+        if self.job.actor.index != RL_NIL and self.is_cancelled:
+            return result
+        if not describe_small(result.value, &small, room):
+            return result
+        flush_output()
+        check(rl_task_finish(&self.session.s, self.job.task, self.only, &small))
+        return None
 
     def returned(self, uint32_t i):
         """Return the fingerprint of return value i if an earlier attempt stored it, else None."""

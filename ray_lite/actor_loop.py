@@ -26,9 +26,9 @@ from ray_lite.exceptions import (
 )
 from ray_lite.remote import Mode
 from ray_lite.returns import Returns
-from ray_lite.runner import Call
 
 if TYPE_CHECKING:
+    from ray_lite._core import Call
     from ray_lite.actor_worker import Instance
 
 
@@ -151,7 +151,7 @@ class Loop:
     async def _serve(self, job: _core.Job) -> None:
         """Run one call; it is finished, failed or stranded afterwards."""
         session.current_job.set(job)
-        returns = Returns(self._core, job, job.name, lambda error: False)
+        returns = Returns(self._core, job, job.name)
         try:
             export, returns, call = self._instance.runner.prepare(job)
             if call is not None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ray_lite import _core, session
+from ray_lite._codec import ErrorPayload
 from ray_lite.actor import ActorExit, ActorInfo
 from ray_lite.certificate import (
     EXITED,
@@ -23,10 +24,16 @@ from ray_lite.certificate import (
     certify_death,
     certify_failed_constructor,
 )
-from ray_lite.exceptions import RaySystemError, dumps_error, error_text, make_task_error
+from ray_lite.exceptions import (
+    RaySystemError,
+    dumps_error,
+    error_text,
+    make_task_error,
+    nest_error,
+)
 from ray_lite.remote import Export
 from ray_lite.returns import Passing
-from ray_lite.runner import Runner, exit_as_told, read_arguments
+from ray_lite.runner import Runner, exit_as_told
 
 
 class Instance:
@@ -58,10 +65,11 @@ class Instance:
         name = f"{self.info.name}.__init__"
         try:
             cls = self._core.read(self._class)
-            failure, args, kwargs = read_arguments(self._core, self._job, name)
-            if not failure:
-                self._value = cls(*args, **kwargs)
-            return failure
+            call = self._job.bind(cls)
+            if isinstance(call, ErrorPayload):
+                return nest_error(call.data, name, pid=os.getpid())
+            self._value = call()
+            return b""
         except self._passing:
             raise
         except BaseException as error:

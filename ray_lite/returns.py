@@ -63,7 +63,8 @@ class Returns:
         core: The worker's session.
         job: The task; finished, failed or stranded when `deliver` returns.
         name: The task's name in errors.
-        wants_retry: Whether an exception of the user's function is worth another attempt.
+        retry: Which exceptions of the user's function are worth another attempt; as the option
+            retry_exceptions.
         passing: What is no outcome of the task, and passes through `deliver`.
     """
 
@@ -72,14 +73,14 @@ class Returns:
         core: _core.Session,
         job: _core.Job,
         name: str,
-        wants_retry: Callable[[BaseException], bool],
+        retry: bool | tuple[type[BaseException], ...] = False,
         passing: Passing = SystemExit,
     ) -> None:
         """Keep them; nothing is stored before `deliver` or `fail`."""
         self._core = core
         self._job = job
         self._name = name
-        self._wants_retry = wants_retry
+        self._retry = Exception if retry is True else retry or ()
         self._passing = passing
         #: The task is to be run again: from here on only `strand` may end this run.
         self._handed_back = False
@@ -95,9 +96,11 @@ class Returns:
             per_yield: Its stream gets so many items of each yield, a tuple or list of them.
         """
         try:
-            result, failure = self._run(call)
+            result, failure = self._run(call, as_value=not dynamic)
             if failure:
                 self.fail(failure)
+            elif result is None:
+                return
             elif dynamic:
                 self._deliver_dynamic(result.value)
             elif self._job.fills_stream:
@@ -113,20 +116,22 @@ class Returns:
         except StrandedError:
             pass
 
-    def _run(self, call: Callable[[], Any]) -> tuple[_core.Owned, bytes]:
+    def _run(self, call: Callable[[], Any], *, as_value: bool) -> tuple[_core.Owned | None, bytes]:
         """Run the user's function: (its result, b""), or (nothing, its failure).
 
-        Nothing of its frames is left, so what it was given is released before the task ends.
+        With `as_value` a small result is the task's value at once, and (None, b"") is returned.
+        Nothing of the function's frames is left, so what it was given is released before the task
+        ends.
         """
         try:
-            result, failure = _core.Owned(call()), b""
+            result = self._job.run(call, as_value)
         except self._passing:
             raise
         except BaseException as error:
-            result, failure = _core.Owned(None), self._envelope_or_strand(error)
-        if self._job.is_call and self._job.is_cancelled and not failure:
-            return _core.Owned(None), self._cancelled()
-        return result, failure
+            return None, self._envelope_or_strand(error)
+        if result is not None and self._job.is_call and self._job.is_cancelled:
+            return None, self._cancelled()
+        return result, b""
 
     def _cancelled(self) -> bytes:
         """Return the failure of a call that could not be interrupted; nobody wants its value."""
@@ -508,7 +513,8 @@ class Returns:
 
     def _envelope_or_strand(self, error: BaseException) -> bytes:
         """Return the failure for an exception of the user's code, unless it is to be retried."""
-        wants_retry = self._may_retry() and self._wants_retry(error) and not self._job.is_cancelled
+        wanted = isinstance(error, self._retry) and not self._job.is_cancelled
+        wants_retry = wanted and self._may_retry()
         if wants_retry and self._job.is_run_once:
             wants_retry = False
             error.add_note(f"Task {self._name} was not run again: {RUN_ONCE}")

@@ -12,38 +12,19 @@ import contextlib
 import os
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from ray_lite import _core, session
-from ray_lite._codec import ErrorPayload
+from ray_lite._core import Call
 from ray_lite.exceptions import nest_error
 from ray_lite.remote import Export, Mode
 from ray_lite.returns import Passing, Returns
 
-FUNCTIONS_KEPT: Final = 1024  # loaded functions, least recently used go first
+FUNCTIONS_KEPT: Final = 1024  # loaded functions, those loaded first go first
 _NOTHING: Final = contextlib.nullcontext()
-
-
-class Call:
-    """One call of a user's function, which alone holds its arguments: they go when it returns."""
-
-    __slots__ = ("_args", "_function", "_kwargs")
-
-    def __init__(
-        self, function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> None:
-        """Take them over."""
-        self._function = function
-        self._args = args
-        self._kwargs = kwargs or {}
-
-    def __call__(self) -> Any:
-        """Make the call; once."""
-        args, kwargs = self._args, self._kwargs
-        self._args, self._kwargs = (), {}
-        return self._function(*args, **kwargs)
+_NAMED: Final = int(Mode.NAMED)
+_DYNAMIC: Final = int(Mode.DYNAMIC)
 
 
 class Runner:
@@ -65,7 +46,7 @@ class Runner:
         self._core = core
         self._resolve = resolve
         self._passing = passing
-        self._functions: OrderedDict[tuple[int, int], Export] = OrderedDict()
+        self._functions: dict[int, Export] = {}
         self._lock = threading.Lock()
 
     def run(self, job: _core.Job) -> Export | None:
@@ -76,69 +57,45 @@ class Runner:
         Raises:
             SystemExit: The user's code raised it, or what else passes; nothing was stored.
         """
-        returns = Returns(self._core, job, job.name, lambda error: False)
-        export = None
+        export = returns = None
         token = session.current_job.set(job)
         try:
             export, returns, call = self.prepare(job)
             if call is not None:
+                dynamic = job.options & _DYNAMIC != 0
                 with environment(export.env_vars):
-                    returns.deliver(
-                        call,
-                        dynamic=bool(job.options & Mode.DYNAMIC),
-                        per_yield=export.per_yield,
-                    )
+                    returns.deliver(call, dynamic=dynamic, per_yield=export.per_yield)
         except self._passing:
             raise
         except BaseException as error:
             # Unpickling the function or an argument failed, or an interrupt came between steps.
-            returns.break_off(error)
+            (returns or Returns(self._core, job, job.name)).break_off(error)
         finally:
             session.current_job.reset(token)
-            sys.stdout.flush()
-            sys.stderr.flush()
         return export
 
     def prepare(self, job: _core.Job) -> tuple[Export, Returns, Call | None]:
         """Return what is to be run; with None if an argument has failed, and so has the task."""
-        export = self._load(job)
+        export = self._functions.get(job.function_key) or self._load(job)
         returns = self._returns_for(job, export)
-        failure, call = self._bind(job, export)
-        if call is None:
-            returns.fail(failure)
-        return export, returns, call
+        call = job.bind(self._resolve(export))
+        if isinstance(call, Call):
+            return export, returns, call
+        returns.fail(nest_error(call.data, _name(job, export), pid=os.getpid()))
+        return export, returns, None
 
     def _load(self, job: _core.Job) -> Export:
-        """Return the task's function, unpickled once in this process."""
-        key = job.function_key
-        with self._lock:
-            export = self._functions.get(key)
-            if export is not None:
-                self._functions.move_to_end(key)
-                return export
+        """Return the task's function, unpickled and kept."""
         export = Export(*job.function())
         with self._lock:
-            self._functions[key] = export
+            self._functions[job.function_key] = export
             if len(self._functions) > FUNCTIONS_KEPT:
-                self._functions.popitem(last=False)
+                del self._functions[next(iter(self._functions))]
         return export
 
-    def _bind(self, job: _core.Job, export: Export) -> tuple[bytes, Call | None]:
-        """Return (b"", the call to make), or (the failure of an argument, None)."""
-        failure, args, kwargs = read_arguments(self._core, job, _name(job, export))
-        if failure:
-            return failure, None
-        return b"", Call(self._resolve(export), args, kwargs)
-
     def _returns_for(self, job: _core.Job, export: Export) -> Returns:
-        retry = export.retry_exceptions
-
-        def wants_retry(error: BaseException) -> bool:
-            if isinstance(retry, bool):
-                return retry and isinstance(error, Exception)
-            return isinstance(error, retry)
-
-        return Returns(self._core, job, _name(job, export), wants_retry, self._passing)
+        name = _name(job, export)
+        return Returns(self._core, job, name, export.retry_exceptions, self._passing)
 
 
 def exit_as_told(error: SystemExit) -> NoReturn:
@@ -149,24 +106,9 @@ def exit_as_told(error: SystemExit) -> NoReturn:
     os._exit(code & 0xFF)
 
 
-def read_arguments(
-    core: _core.Session, job: _core.Job, name: str
-) -> tuple[bytes, tuple[Any, ...], dict[str, Any]]:
-    """Return (b"", args, kwargs) of a task, or the failure of one of its arguments first."""
-    refs = job.refs()
-    resolved = []
-    for ref in refs[: job.ndeps]:
-        value = core.read(ref)
-        if type(value) is ErrorPayload:
-            return nest_error(value.data, name, pid=os.getpid()), (), {}
-        resolved.append(value)
-    args, kwargs = job.arguments(refs, resolved)
-    return b"", args, kwargs
-
-
 def _name(job: _core.Job, export: Export) -> str:
     """Return the task's name in errors: of its options, else of its function."""
-    return job.name if job.options & Mode.NAMED else export.name
+    return job.name if job.options & _NAMED else export.name
 
 
 def function_of(export: Export) -> Callable[..., Any]:

@@ -34,7 +34,7 @@ class Worker:
         #: The task that runs now.
         self._job: _core.Job | None = None
         #: Calls so far of each function that has max_calls.
-        self._calls: Counter[tuple[int, int]] = Counter()
+        self._calls: Counter[int] = Counter()
 
     def run(self) -> None:
         """Run tasks until the supervisor dismisses this worker, the session ends, or max_calls."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ray_lite import _codec as codec
+from ray_lite import _core
 from ray_lite.exceptions import (
     ObjectStoreFullError,
     RayTaskError,
@@ -71,6 +72,9 @@ class Job:
         self.values = {i: Stored(codec.encode(value)) for i, value in enumerate(shown)}
         self.journal: Journal = []
 
+    def run(self, call: Callable[[], Any], as_value: bool) -> _core.Owned:
+        return _core.Owned(call())
+
     def returned(self, i: int) -> int | None:
         return self.values[i].fingerprint() if i in self.values else None
 
@@ -116,11 +120,7 @@ def deliver(
     retry: type[BaseException] | None = None,
 ) -> Job:
     """Run a task's function and store its outcome; returns the job."""
-
-    def wants_retry(error: BaseException) -> bool:
-        return retry is not None and isinstance(error, retry)
-
-    returns = Returns(Core(room), job, "task", wants_retry)  # type: ignore[arg-type]
+    returns = Returns(Core(room), job, "task", (retry,) if retry else False)  # type: ignore[arg-type]
     returns.deliver(call, dynamic=False)
     return job
 

@@ -27,6 +27,7 @@ from support import (
 )
 
 import ray_lite as ray
+from ray_lite import _core
 from ray_lite.exceptions import (
     ObjectStoreFullError,
     RaySystemError,
@@ -220,6 +221,10 @@ class FullTables:
     def __init__(self) -> None:
         self.concluded: list[Any] = []
 
+    def run(self, call: Callable[[], Any], as_value: bool) -> Any:
+        """Make the call."""
+        return _core.Owned(call())
+
     def store_owned(self, value: Any, others: int) -> Any:
         """As store."""
         return self.store(value)
@@ -243,7 +248,7 @@ class FullTables:
 
 def test_failure_that_no_table_has_room_for_goes_to_the_completion() -> None:
     full: Any = FullTables()
-    returns = Returns(full, full, "task", lambda error: False)
+    returns = Returns(full, full, "task")
     with pytest.raises(RuntimeError, match="a table of the session's control segment is full"):
         returns.deliver(lambda: (i for i in range(3)), dynamic=False)
     returns.fail(dumps_error(make_task_error("task", KeyError("any"), pid=1)))
