@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray_lite import _core, session
+from ray_lite._core import Call
 from ray_lite._values import fail_open_returns
 from ray_lite.certificate import read_certificate
 from ray_lite.exceptions import (
@@ -28,7 +29,6 @@ from ray_lite.remote import Mode
 from ray_lite.returns import Returns
 
 if TYPE_CHECKING:
-    from ray_lite._core import Call
     from ray_lite.actor_worker import Instance
 
 
