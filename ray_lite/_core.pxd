@@ -291,10 +291,9 @@ cdef class Session:
     cdef Stored store_frozen(self, object value)
     cdef Stored sealed_at(self, void *memory, uint32_t block, object owner, object array)
     cdef ObjectRef adopt(self, rl_handle h)
-    cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
-                      bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
-                      ObjectRef actor, uint32_t group, Job parent, const rl_actor_spec *makes,
-                      bint claim)
+    cdef Job new_job(self, bint own)
+    cdef int send(self, rl_spec *spec, Encoded args, rl_handle *returns, rl_handle *outlet) except -1
+    cdef int refuse_task(self, int rc, const rl_spec *spec) except -1
     cdef list hold_all(self, const rl_handle *handles, uint32_t n)
     cdef list read_refs(self, rl_handle h, uint32_t n)
     cdef object read_at(self, rl_handle h)
@@ -362,6 +361,15 @@ cdef class Stored:
     cdef int taken(self) except -1
     cdef int keep(self, rl_handle object) except -1
     cdef int refused(self, int rc) except -1
+
+
+cdef class Submission:
+    cdef Session session
+    cdef ObjectRef function    # keeps it
+    cdef bytes name            # keeps that of spec
+    cdef rl_spec spec          # what differs from call to call is filled into a copy
+
+    cdef object submit_as(self, Encoded args, ObjectRef actor, Job parent, Job job)
 
 
 cdef class Job:

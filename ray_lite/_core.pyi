@@ -114,22 +114,6 @@ class Session:
     def set_resource_total(self, name: str, units: int) -> None: ...
     def resources(self) -> dict[str, tuple[int, int]]: ...
     def scheduling_class(self, demand: dict[str, int]) -> int: ...
-    def submit(
-        self,
-        function: ObjectRef[Any],
-        args: Encoded,
-        class_: int,
-        nreturns: int,
-        name: bytes,
-        max_retries: int,
-        options: int,
-        stream_limit: int,
-        actor: ObjectRef[Any] | None = None,
-        group: int = 0,
-        parent: Job | None = None,
-        *,
-        claim: bool = False,
-    ) -> list[Any]: ...
     def submit_actor(
         self,
         function: ObjectRef[Any],
@@ -289,6 +273,31 @@ class Stored:
     @property
     def nbytes(self) -> int: ...
     def fingerprint(self) -> int: ...
+
+@final
+class Submission:
+    def __new__(
+        cls,
+        session: Session,
+        function: ObjectRef[Any],
+        class_: int,
+        nreturns: int,
+        name: bytes,
+        max_retries: int,
+        options: int,
+        stream_limit: int,
+        group: int = 0,
+    ) -> Submission: ...
+    @property
+    def is_over(self) -> bool: ...
+    @property
+    def pauses(self) -> bool: ...
+    def submit(
+        self, args: Encoded, actor: ObjectRef[Any] | None = None, parent: Job | None = None
+    ) -> Any: ...
+    def claim(
+        self, args: Encoded, actor: ObjectRef[Any] | None = None, parent: Job | None = None
+    ) -> tuple[Any, Job | None]: ...
 
 @final
 class Job:

@@ -612,24 +612,6 @@ cdef class Session:
         check(rc)
         return index
 
-    def submit(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
-               uint32_t nreturns, bytes name not None, int32_t max_retries, uint32_t options,
-               int64_t stream_limit, ObjectRef actor=None, uint32_t group=0, Job parent=None,
-               *, bint claim=False):
-        """Submit a task; return the references to its `nreturns` return objects.
-
-        With `stream_limit` >= 0 it fills a stream too, which is the last item of the list: 0 lets
-        it run ahead, else it may pause when so many items are untaken. With `actor` it is a call
-        that the threads of `group` of that actor run. `parent` is the job of this process that
-        submits it, where it runs several at once. With `claim` the last item of the list is the
-        Job, which this process has to run now; or None: others will.
-
-        Raises:
-            PendingCallsLimitExceeded: The actor has as many calls as it may.
-        """
-        return self._submit(function, args, class_, nreturns, name, max_retries, options,
-                            stream_limit, actor, group, parent, NULL, claim)
-
     def submit_actor(self, ObjectRef function not None, Encoded args not None, uint32_t class_,
                      bytes name not None, int32_t max_restarts, uint32_t options,
                      bytes actor_name not None, bytes space not None, bint ordered, bint detached,
@@ -641,94 +623,79 @@ cdef class Session:
         Raises:
             ActorAlreadyExistsError: Its name is taken in that namespace.
         """
-        cdef rl_actor_spec spec
-        spec.name = actor_name
-        spec.space = space
-        spec.flags = RL_ACTOR_ORDERED * ordered + RL_ACTOR_DETACHED * detached
-        spec.most_calls = most_calls
-        spec.most_untaken = most_untaken
-        return self._submit(function, args, class_, 1, name, max_restarts, options, -1, None, 0,
-                            None, &spec, claim)
-
-    cdef list _submit(self, ObjectRef function, Encoded args, uint32_t class_, uint32_t nreturns,
-                      bytes name, int32_t max_retries, uint32_t options, int64_t stream_limit,
-                      ObjectRef actor, uint32_t group, Job parent, const rl_actor_spec *makes,
-                      bint claim):
+        cdef rl_actor_spec makes
         cdef rl_spec spec
-        cdef rl_handle one, outlet
-        cdef rl_handle *returns = &one
-        cdef rl_handle *refs = NULL
-        cdef char short_args[148]
-        cdef ObjectRef long_args = None
+        cdef rl_handle stands_for
         cdef Job job = None
-        cdef uint32_t i
-        cdef rl_handle callee
-        cdef int rc
         memset(&spec, 0, sizeof(spec))
-        spec.makes = makes
-        spec.group = group
-        if parent is not None:
-            spec.parent = &parent.job.task
-        if actor is not None:
-            callee = handle_of(self, actor)
-            spec.actor = &callee
+        makes.name = actor_name
+        makes.space = space
+        makes.flags = RL_ACTOR_ORDERED * ordered + RL_ACTOR_DETACHED * detached
+        makes.most_calls = most_calls
+        makes.most_untaken = most_untaken
+        spec.makes = &makes
         spec.name = name
         spec.function = function.h
         spec.class_ = class_
-        spec.nreturns = nreturns
+        spec.nreturns = 1
+        spec.max_retries = max_restarts
+        spec.options = options
+        if claim:
+            job = self.new_job(own=True)
+            spec.claimed = &job.job
+        self.send(&spec, args, &stands_for, NULL)
+        actor = self.adopt(stands_for)
+        if not claim:
+            return [actor]
+        job.load_returns()
+        return [actor, job]
+
+    cdef Job new_job(self, bint own):
+        cdef Job job = Job.__new__(Job)
+        job.session = self
+        job.own = own
+        return job
+
+    cdef int send(self, rl_spec *spec, Encoded args, rl_handle *returns, rl_handle *outlet) except -1:
+        """Submit the task that `spec` describes but for its arguments."""
+        cdef char short_args[RL_TASK_INLINE]
+        cdef ObjectRef long_args = None
+        cdef rl_handle *refs = NULL
+        cdef int rc
         spec.nrefs = <uint32_t>len(args.refs)
         spec.ndeps = <uint32_t>args.ndeps
         spec.kind = args.kind
-        spec.nbytes = <uint32_t>args.nbytes
-        spec.max_retries = max_retries
-        spec.options = options
-        spec.streams = stream_limit >= 0
-        spec.stream_limit = <uint32_t>max(stream_limit, 0)
-        spec.args.index = RL_NIL
         if args.nbytes <= RL_TASK_INLINE:
             args.write_to(short_args)
             spec.bytes = short_args
+            spec.nbytes = <uint32_t>args.nbytes
+            spec.args.index = RL_NIL
         else:
             long_args = self.put_bare(args)
             spec.args = long_args.h
             spec.nbytes = 0
-        if claim:
-            job = Job.__new__(Job)
-            job.session = self
-            job.own = True
-            spec.claimed = &job.job
-        if nreturns > 1:
-            returns = <rl_handle *>malloc(nreturns * sizeof(rl_handle))
-            if returns == NULL:
-                raise MemoryError()
         try:
             refs = handles_of(self, args.refs)
             spec.refs = refs
-            rc = rl_task_submit(&self.s, &spec, returns, &outlet)
-            if rc == EEXIST:
-                raise ActorAlreadyExistsError(
-                    f"The name {makes.name.decode()} (namespace={makes.space.decode()}) is already "
-                    f"taken; use another, get_actor(), or .options(get_if_exists=True)")
-            if rc == EBUSY:
-                raise PendingCallsLimitExceeded(
-                    f"call of {name.decode()}: this process has as many calls of the actor "
-                    f"pending as its max_pending_calls allows; wait for some of them, or raise "
-                    f"the limit")
-            check(rc)
-            result = [self.adopt(returns[i]) for i in range(nreturns)]
-            if stream_limit >= 0:
-                result.append(Stream(self.adopt(outlet)))
-            tell_moved(args.moves)
-            if claim and job.job.task.index == RL_NIL:
-                result.append(None)
-            elif claim:
-                job.load_returns()
-                result.append(job)
-            return result
+            rc = rl_task_submit(&self.s, spec, returns, outlet)
         finally:
             free(refs)
-            if nreturns > 1:
-                free(returns)
+        if rc != 0:
+            self.refuse_task(rc, spec)
+        return tell_moved(args.moves)
+
+    cdef int refuse_task(self, int rc, const rl_spec *spec) except -1:
+        """Say why a task was not accepted."""
+        if rc == EEXIST:
+            raise ActorAlreadyExistsError(
+                f"The name {spec.makes.name.decode()} (namespace={spec.makes.space.decode()}) is "
+                f"already taken; use another, get_actor(), or .options(get_if_exists=True)")
+        if rc == EBUSY:
+            raise PendingCallsLimitExceeded(
+                f"call of {spec.name.decode()}: this process has as many calls of the actor "
+                f"pending as its max_pending_calls allows; wait for some of them, or raise "
+                f"the limit")
+        return check(rc)
 
     def put_bare(self, Encoded args not None):
         """Store long arguments; their refs are named by the task itself."""
@@ -751,9 +718,8 @@ cdef class Session:
 
     def take(self):
         """Wait for a task and return it as a Job; None: this worker is to end."""
-        cdef Job job = Job.__new__(Job)
+        cdef Job job = self.new_job(own=False)
         cdef int rc = EINTR
-        job.session = self
         while rc == EINTR:
             with nogil:
                 rc = rl_task_take(&self.s, INT64_MAX, &job.job)
@@ -767,9 +733,8 @@ cdef class Session:
 
     def take_call(self, Job actor not None, uint32_t group):
         """Wait for a call of the actor that this process is; None: nobody can call it any more."""
-        cdef Job job = Job.__new__(Job)
+        cdef Job job = self.new_job(own=False)
         cdef int rc = EINTR
-        job.session = self
         while rc == EINTR:
             with nogil:
                 rc = rl_task_take_call(&self.s, actor.job.task, group, INT64_MAX, &job.job)
@@ -871,8 +836,7 @@ cdef class Session:
         cdef Job job
         result = []
         while True:
-            job = Job.__new__(Job)
-            job.session = self
+            job = self.new_job(own=False)
             rc = rl_task_next_stranded(&self.s, &cursor, &job.job, &open_returns)
             if rc == RL_EAGAIN:
                 return result
@@ -1421,6 +1385,104 @@ cdef class Stored:
             p = rl_arena_bytes(&self.session.s, self.value.block)
         self.value.fingerprint = rl_fingerprint(self.value.kind, p, self.value.nbytes)
         return self.value.fingerprint
+
+
+@cython.final
+cdef class Submission:
+    """All of a call but its arguments, made once for many.
+
+    Args:
+        session: Where it is submitted.
+        function: What was exported.
+        class_: From `scheduling_class`.
+        nreturns: How many return objects it has.
+        name: Shown in logs and errors.
+        max_retries: How often it may be run again; < 0: without end.
+        options: Bits that the core does not look at.
+        stream_limit: -1: it fills no stream; 0: that runs ahead; else it may pause when so many
+            items are untaken.
+        group: Of the actor's threads, that are to run a call.
+    """
+
+    def __cinit__(self, Session session not None, ObjectRef function not None, uint32_t class_,
+                  uint32_t nreturns, bytes name not None, int32_t max_retries, uint32_t options,
+                  int64_t stream_limit, uint32_t group=0):
+        self.session, self.function, self.name = session, function, name
+        memset(&self.spec, 0, sizeof(self.spec))
+        self.spec.name = name
+        self.spec.function = function.h
+        self.spec.class_ = class_
+        self.spec.nreturns = nreturns
+        self.spec.max_retries = max_retries
+        self.spec.options = options
+        self.spec.streams = stream_limit >= 0
+        self.spec.stream_limit = <uint32_t>max(stream_limit, 0)
+        self.spec.group = group
+
+    @property
+    def is_over(self):
+        """Whether its session is over for this process."""
+        return self.session.is_over
+
+    @property
+    def pauses(self):
+        """Whether it fills a stream that may pause."""
+        return self.spec.stream_limit != 0
+
+    def submit(self, Encoded args not None, ObjectRef actor=None, Job parent=None):
+        """Submit a task, or with `actor` a call of that one.
+
+        `parent` is the job of this process that submits it, where it runs several at once.
+
+        Returns:
+            The reference to its return object; or a list of them, if it has none, several, or a
+            stream, which is the last item then.
+
+        Raises:
+            PendingCallsLimitExceeded: The actor has as many calls as it may.
+        """
+        return self.submit_as(args, actor, parent, None)
+
+    def claim(self, Encoded args not None, ObjectRef actor=None, Job parent=None):
+        """As `submit`, for this process to run; return (what that does, the Job to run now).
+
+        None instead of the Job: others will run it.
+        """
+        cdef Job job = self.session.new_job(own=True)
+        refs = self.submit_as(args, actor, parent, job)
+        if job.job.task.index == RL_NIL:
+            return refs, None
+        job.load_returns()
+        return refs, job
+
+    cdef object submit_as(self, Encoded args, ObjectRef actor, Job parent, Job job):
+        cdef rl_spec spec = self.spec
+        cdef rl_handle one, outlet, callee
+        cdef rl_handle *returns = &one
+        cdef uint32_t i
+        if parent is not None:
+            spec.parent = &parent.job.task
+        if actor is not None:
+            callee = handle_of(self.session, actor)
+            spec.actor = &callee
+        if job is not None:
+            spec.claimed = &job.job
+        if spec.nreturns == 1 and not spec.streams:
+            self.session.send(&spec, args, returns, NULL)
+            return self.session.adopt(one)
+        if spec.nreturns > 1:
+            returns = <rl_handle *>malloc(spec.nreturns * sizeof(rl_handle))
+            if returns == NULL:
+                raise MemoryError()
+        try:
+            self.session.send(&spec, args, returns, &outlet)
+            refs = [self.session.adopt(returns[i]) for i in range(spec.nreturns)]
+        finally:
+            if returns != &one:
+                free(returns)
+        if spec.streams:
+            refs.append(Stream(self.session.adopt(outlet)))
+        return refs
 
 
 @cython.final

@@ -53,6 +53,7 @@ from ray_lite.remote import (
     export_function,
     is_generator_function,
     prepare_call,
+    qualified_name,
     submit,
 )
 
@@ -379,7 +380,7 @@ def _make_actor(
     try:
         [ref] = connection.submit_actor(
             exported,
-            encode_arguments(cls, args, kwargs),
+            encode_arguments(qualified_name(cls), args, kwargs),
             core.scheduling_class(options.demand()),
             info.name.encode(),
             options.max_restarts,
@@ -594,6 +595,7 @@ def _prepare(
         max_retries=info.max_task_retries if retries is None else retries,
         limit=options.generator_backpressure_num_objects,
         group=info.group_index(name, options.concurrency_group),
+        where=f"{info.module}.{options.name or title}",
     )
     return prepared, _signature_of(method)
 
@@ -611,7 +613,7 @@ def _call(
             f"Failed to submit a call to {handle!r}: Can't find actor, its session has ended. "
             "Make a new actor"
         )
-    return submit(how, f"{handle._info.module}.{how.name.decode()}", args, kwargs, handle._ref)
+    return submit(how, args, kwargs, handle._ref)
 
 
 # ---- names, kill, exit ----

@@ -61,32 +61,22 @@ class Local:
 
     def submit(
         self,
-        function: _core.ObjectRef[Any],
+        submission: _core.Submission,
         args: Encoded,
-        class_: int,
-        nreturns: int,
-        name: bytes,
-        max_retries: int,
-        options: int,
-        stream_limit: int,
-        actor: _core.ObjectRef[Any] | None = None,
-        group: int = 0,
-        parent: _core.Job | None = None,
-    ) -> list[Any]:
+        actor: _core.ObjectRef[Any] | None,
+        parent: _core.Job | None,
+    ) -> Any:
         """Submit a task as the core does; run it, if that is to be inline."""
-        pauses = stream_limit > 0
         callee = None if actor is None else self._actors.get(actor.binary())
-        claim = callee is None or (callee.runs_inline and not pauses)
-        if claim:
-            self._wait_for_arguments(args)
-        how = (class_, nreturns, name, max_retries, options, stream_limit, actor, group, parent)
-        refs = self._core.submit(function, args, *how, claim=claim)
-        job = refs.pop() if claim else None
+        if callee is not None and (submission.pauses or not callee.runs_inline):
+            return submission.submit(args, actor, parent)
+        self._wait_for_arguments(args)
+        refs, job = submission.claim(args, actor, parent)
         if job is None:
             return refs
         if callee is not None:
             callee.run(job)
-        elif pauses:
+        elif submission.pauses:
             self.start_thread(self._run_task, job)
         else:
             self._run_task(job)

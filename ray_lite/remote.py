@@ -28,7 +28,7 @@ from typing import (
 
 from ray_lite import api, session
 from ray_lite._codec import Encoded, encode, encode_call
-from ray_lite._core import ObjectRef
+from ray_lite._core import ObjectRef, Submission
 from ray_lite._options import NumReturns, TaskOptions, parse_task_options
 from ray_lite.generator import DynamicObjectRefGenerator, ObjectRefGenerator
 from ray_lite.session import Connection
@@ -63,19 +63,34 @@ class Export(NamedTuple):
 _NO_ENV_VARS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class Prepared(NamedTuple):
-    """All of a call but its arguments, made once a session."""
+class Prepared:
+    """All of a call but its arguments, made once a session.
 
-    connection: Connection
-    function: ObjectRef[Any]
-    class_: int
-    nreturns: int
-    name: bytes
-    max_retries: int
-    mode: int
-    stream_limit: int  # -1: no stream; 0: no limit
-    single: bool  # .remote() gives the reference itself, not a list
-    group: int = 0  # of an actor's threads, for a call
+    Args:
+        connection: The session.
+        submission: The call in the core's terms.
+        single: `.remote()` gives the reference itself.
+        streams: `.remote()` gives a generator. Neither: a list of references, or None.
+        where: What errors call the function.
+    """
+
+    __slots__ = ("connection", "single", "streams", "submission", "where")
+
+    def __init__(
+        self,
+        connection: Connection,
+        submission: Submission,
+        *,
+        single: bool,
+        streams: bool,
+        where: str,
+    ) -> None:
+        """Keep them."""
+        self.connection = connection
+        self.submission = submission
+        self.single = single
+        self.streams = streams
+        self.where = where
 
 
 class Signature:
@@ -143,10 +158,10 @@ class RemoteFunction(Generic[P, R_co]):
             TypeError: The arguments do not fit the signature, or cannot be pickled.
         """
         prepared = self._prepared
-        if prepared is None or prepared.connection.core.is_over:
+        if prepared is None or prepared.submission.is_over:
             prepared = self._prepare()
         self._signature.check(args, kwargs)
-        return submit(prepared, self._function, args, kwargs)
+        return submit(prepared, args, kwargs)
 
     def _with_options(self, **options: Any) -> _FunctionWithOptions:
         """Return a wrapper whose `.remote` uses these options over the decorator's.
@@ -157,7 +172,7 @@ class RemoteFunction(Generic[P, R_co]):
         """
         generator = is_generator_function(self._function)
         checked = parse_task_options(options, is_generator=generator, base=self._options)
-        return _FunctionWithOptions(self._function, checked, self._signature)
+        return _FunctionWithOptions(self._function, checked, self._read_signature())
 
     if TYPE_CHECKING:
 
@@ -175,6 +190,7 @@ class RemoteFunction(Generic[P, R_co]):
         options = _with_options
 
     def _prepare(self) -> Prepared:
+        self._read_signature()
         prepared = _prepare(api.connect(), self._function, self._options)
         prepared.connection.keepers.add(self)
         self._prepared = prepared
@@ -195,12 +211,10 @@ class RemoteFunction(Generic[P, R_co]):
         self.__dict__.update(state)
         self._prepared = None
 
-    def __getattr__(self, name: str) -> Signature:
-        """Make the signature at its first use after unpickling."""
-        if name == "_signature":
+    def _read_signature(self) -> Signature:
+        if "_signature" not in self.__dict__:  # since it was unpickled
             self._signature = Signature(inspect.signature(self._function))
-            return self._signature
-        raise AttributeError(f"'RemoteFunction' object has no attribute '{name}'")
+        return self._signature
 
 
 class _FunctionWithOptions:
@@ -217,50 +231,43 @@ class _FunctionWithOptions:
         """Submit one call; see RemoteFunction.remote."""
         prepared = _prepare(api.connect(), self._function, self._options)
         self._signature.check(args, kwargs)
-        return submit(prepared, self._function, args, kwargs)
+        return submit(prepared, args, kwargs)
 
 
-def encode_arguments(
-    callee: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Encoded:
+def submit(
+    prepared: Prepared,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    actor: ObjectRef[Any] | None = None,
+) -> Any:
+    """Submit one call of a function, or of a method of `actor`.
+
+    Raises:
+        TypeError: An argument cannot be pickled.
+    """
+    encoded = encode_arguments(prepared.where, args, kwargs)
+    connection = prepared.connection
+    parent = None if connection.actor is None else session.current_job.get()
+    if connection.local is None:
+        refs = prepared.submission.submit(encoded, actor, parent)
+    else:
+        refs = connection.local.submit(prepared.submission, encoded, actor, parent)
+    if prepared.single:
+        return refs
+    if prepared.streams:
+        completion, stream = refs
+        return ObjectRefGenerator(stream, completion)
+    return refs or None
+
+
+def encode_arguments(callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Encoded:
     """Return the arguments of a call, encoded; a TypeError says for what they cannot be."""
     try:
         return encode_call(args, kwargs)
     except TypeError as error:
         raise TypeError(
-            f"Could not serialize the argument for a task or actor {_where(callee)}: {error}"
+            f"Could not serialize the argument for a task or actor {callee}: {error}"
         ) from error
-
-
-def submit(
-    prepared: Prepared,
-    function: Callable[..., Any] | str,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    actor: ObjectRef[Any] | None = None,
-) -> Any:
-    """Submit one call of a function, or of the method so called of `actor`."""
-    connection = prepared.connection
-    parent = None if connection.actor is None else session.current_job.get()
-    refs = connection.submit(
-        prepared.function,
-        encode_arguments(function, args, kwargs),
-        prepared.class_,
-        prepared.nreturns,
-        prepared.name,
-        prepared.max_retries,
-        prepared.mode,
-        prepared.stream_limit,
-        actor,
-        prepared.group,
-        parent,
-    )
-    if prepared.stream_limit >= 0:
-        completion, stream = refs
-        return ObjectRefGenerator(stream, completion)
-    if prepared.single:
-        return refs[0]
-    return refs or None
 
 
 def _prepare(
@@ -287,6 +294,7 @@ def _prepare(
         is_named=options.name is not None,
         max_retries=options.max_retries,
         limit=options.generator_backpressure_num_objects,
+        where=qualified_name(function),
     )
 
 
@@ -300,6 +308,7 @@ def prepare_call(
     is_named: bool,
     max_retries: int,
     limit: int | None,
+    where: str,
     group: int = 0,
 ) -> Prepared:
     """Put a call of an exported function or method into the core's terms.
@@ -313,6 +322,7 @@ def prepare_call(
         is_named: Whether `name` is from options.
         max_retries: As the option.
         limit: A stream pauses at so many untaken items; None is never.
+        where: What errors call the function.
         group: Of an actor's threads, that are to run it.
     """
     streams = returns == "streaming"
@@ -320,8 +330,8 @@ def prepare_call(
     if is_named:
         mode |= Mode.NAMED
     nreturns = 1 if isinstance(returns, str) else returns
-    return Prepared(
-        connection,
+    submission = Submission(
+        connection.core,
         function,
         connection.core.scheduling_class(demand),
         nreturns,
@@ -329,9 +339,10 @@ def prepare_call(
         max_retries,
         int(mode),
         (limit or 0) if streams else -1,
-        nreturns == 1,
         group,
     )
+    single = nreturns == 1 and not streams
+    return Prepared(connection, submission, single=single, streams=streams, where=where)
 
 
 def export_function(
@@ -349,7 +360,7 @@ def export_function(
     """
     key = (function, name, retry_exceptions, max_calls, tuple(sorted(env_vars.items())), per_yield)
     value = (function, name, retry_exceptions, max_calls, dict(env_vars), per_yield)
-    return export(connection, key, value, f"the function {_where(function)}")
+    return export(connection, key, value, f"the function {qualified_name(function)}")
 
 
 def export(connection: Connection, key: object, value: object, what: str) -> ObjectRef[Any]:
@@ -374,7 +385,8 @@ def export(connection: Connection, key: object, value: object, what: str) -> Obj
     return ref
 
 
-def _where(function: Callable[..., Any] | str) -> str:
+def qualified_name(function: Callable[..., Any] | str) -> str:
+    """Return what errors call a function, or a method by its name."""
     if isinstance(function, str):
         return function
     return f"{function.__module__}.{getattr(function, '__qualname__', function)}"

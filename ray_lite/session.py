@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, Protocol
 
 from ray_lite import _blas, _core, attach
+from ray_lite._codec import Encoded
 from ray_lite._futures import FutureMaker
 from ray_lite._limits import check_store_size, default_store_size, usable_cpus
 from ray_lite._options import InitOptions
@@ -56,7 +57,13 @@ class Keeper(Protocol):
 class LocalMode(Protocol):
     """Runs everything in the driver's own process: what local.py is, seen from here."""
 
-    def submit(self, *call: Any) -> list[Any]:
+    def submit(
+        self,
+        submission: _core.Submission,
+        args: Encoded,
+        actor: _core.ObjectRef[Any] | None,
+        parent: _core.Job | None,
+    ) -> Any:
         """Submit a task, as the core does, and run it."""
 
     def submit_actor(self, *spec: Any) -> list[Any]:
@@ -100,11 +107,6 @@ class Connection:
     actor: "tuple[Any, _core.Job] | None" = None
     #: Of a driver in local mode; None in every other process.
     local: LocalMode | None = None
-
-    @property
-    def submit(self) -> Callable[..., list[Any]]:
-        """How tasks and calls are submitted; see _core.Session.submit."""
-        return self.core.submit if self.local is None else self.local.submit
 
     @property
     def submit_actor(self) -> Callable[..., list[Any]]:
