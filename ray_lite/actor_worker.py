@@ -108,7 +108,7 @@ class ActorWorker:
     Args:
         core: The session that this process has joined.
         job: The task that is the actor.
-        set_title: Told what the lines that this process prints begin with.
+        set_title: Told whom to ask what the lines that this process prints begin with.
     """
 
     def __init__(self, core: _core.Session, job: _core.Job, set_title: Any) -> None:
@@ -145,7 +145,8 @@ class ActorWorker:
         except SystemExit as error:
             self._exit(self._job, error)
         if not failure:
-            self._set_title(self._instance.describe())
+            title = self._instance.describe()
+            self._set_title(lambda: title)
             return True
         report_failed_constructor(self._core, self._job, failure)
         return False

@@ -33,22 +33,27 @@ LONGEST_LINE: Final = 1 << 20  # a longer line is cut in pieces
 
 
 class TitledStream(io.TextIOWrapper):
-    """A worker's stdout or stderr: announces the running task's name before its first output."""
+    """A worker's stdout or stderr: announces the running task's name before its first output.
+
+    Args:
+        fd: Where to write to; stays open when this is closed.
+    """
 
     def __init__(self, fd: int) -> None:
-        """Write to `fd`, which stays open when this is closed."""
+        """Begin with a title that says nothing."""
         buffered = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False))
         super().__init__(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         self._announced = ""
-        #: The name of the task that runs now.
-        self.title = ""
+        #: Asked before each output for the name of the task that runs now.
+        self.title: Callable[[], str] = str
 
     def write(self, text: str) -> int:
         """Write `text`, after the title if that is new."""
-        if self.title != self._announced:
-            self._announced = self.title
+        title = self.title()
+        if title != self._announced:
+            self._announced = title
             super().flush()
-            title = " ".join(self.title.splitlines())
+            title = " ".join(title.splitlines())
             self.buffer.write(TITLE + title.encode("utf-8", "replace") + b"\n")
         return super().write(text)
 
@@ -189,9 +194,9 @@ def main(control: socket.socket, *, mute: bool, orphaned: Callable[[], None]) ->
 
 
 def title_setter(streams: list[TitledStream]) -> Any:
-    """Return a function that sets the title of all `streams`."""
+    """Return a function that tells all `streams` whom to ask for the title."""
 
-    def set_title(title: str) -> None:
+    def set_title(title: Callable[[], str]) -> None:
         for stream in streams:
             stream.title = title
 

@@ -96,42 +96,37 @@ class Returns:
             per_yield: Its stream gets so many items of each yield, a tuple or list of them.
         """
         try:
-            result, failure = self._run(call, as_value=not dynamic)
-            if failure:
-                self.fail(failure)
-            elif result is None:
-                return
-            elif dynamic:
-                self._deliver_dynamic(result.value)
-            elif self._job.fills_stream:
-                self._deliver_stream(result.value, per_yield)
-            elif self._job.nreturns == 0:
-                self._deliver_nothing(result.value)
-            elif inspect.isgenerator(result.value):
-                self._deliver_generator(result.value)
-            elif self._job.nreturns == 1:
-                self._deliver_one(result)
+            try:
+                result = self._job.run(call, not dynamic)
+            except self._passing:
+                raise
+            except BaseException as error:
+                failure = self._envelope_or_strand(error)
             else:
-                self._deliver_sequence(result.value)
+                if result is not None:  # else it was a small value, and that is stored
+                    self._deliver(result, dynamic, per_yield)
+                return
+            # Nothing of the function's frames is left: what it was given goes before the task ends.
+            self.fail(failure)
         except StrandedError:
             pass
 
-    def _run(self, call: Callable[[], Any], *, as_value: bool) -> tuple[_core.Owned | None, bytes]:
-        """Run the user's function: (its result, b""), or (nothing, its failure).
-
-        With `as_value` a small result is the task's value at once, and (None, b"") is returned.
-        Nothing of the function's frames is left, so what it was given is released before the task
-        ends.
-        """
-        try:
-            result = self._job.run(call, as_value)
-        except self._passing:
-            raise
-        except BaseException as error:
-            return None, self._envelope_or_strand(error)
-        if result is not None and self._job.is_call and self._job.is_cancelled:
-            return None, self._cancelled()
-        return result, b""
+    def _deliver(self, result: _core.Owned, dynamic: bool, per_yield: int) -> None:
+        """Store what the user's function has returned."""
+        if self._job.is_call and self._job.is_cancelled:
+            self.fail(self._cancelled())
+        elif dynamic:
+            self._deliver_dynamic(result.value)
+        elif self._job.fills_stream:
+            self._deliver_stream(result.value, per_yield)
+        elif self._job.nreturns == 0:
+            self._deliver_nothing(result.value)
+        elif inspect.isgenerator(result.value):
+            self._deliver_generator(result.value)
+        elif self._job.nreturns == 1:
+            self._deliver_one(result)
+        else:
+            self._deliver_sequence(result.value)
 
     def _cancelled(self) -> bytes:
         """Return the failure of a call that could not be interrupted; nobody wants its value."""

@@ -63,6 +63,9 @@ class Runner:
             export, returns, call = self.prepare(job)
             if call is not None:
                 dynamic = job.options & _DYNAMIC != 0
+                if not export.env_vars:
+                    returns.deliver(call, dynamic=dynamic, per_yield=export.per_yield)
+                    return export
                 with environment(export.env_vars):
                     returns.deliver(call, dynamic=dynamic, per_yield=export.per_yield)
         except self._passing:
@@ -77,11 +80,12 @@ class Runner:
     def prepare(self, job: _core.Job) -> tuple[Export, Returns, Call | None]:
         """Return what is to be run; with None if an argument has failed, and so has the task."""
         export = self._functions.get(job.function_key) or self._load(job)
-        returns = self._returns_for(job, export)
+        name = job.name if job.options & _NAMED else export.name
+        returns = Returns(self._core, job, name, export.retry_exceptions, self._passing)
         call = job.bind(self._resolve(export))
         if isinstance(call, Call):
             return export, returns, call
-        returns.fail(nest_error(call.data, _name(job, export), pid=os.getpid()))
+        returns.fail(nest_error(call.data, name, pid=os.getpid()))
         return export, returns, None
 
     def _load(self, job: _core.Job) -> Export:
@@ -93,10 +97,6 @@ class Runner:
                 del self._functions[next(iter(self._functions))]
         return export
 
-    def _returns_for(self, job: _core.Job, export: Export) -> Returns:
-        name = _name(job, export)
-        return Returns(self._core, job, name, export.retry_exceptions, self._passing)
-
 
 def exit_as_told(error: SystemExit) -> NoReturn:
     """End this process with the status of sys.exit(), without more; the supervisor sees a crash."""
@@ -104,11 +104,6 @@ def exit_as_told(error: SystemExit) -> NoReturn:
     sys.stderr.flush()
     code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     os._exit(code & 0xFF)
-
-
-def _name(job: _core.Job, export: Export) -> str:
-    """Return the task's name in errors: of its options, else of its function."""
-    return job.name if job.options & _NAMED else export.name
 
 
 def function_of(export: Export) -> Callable[..., Any]:

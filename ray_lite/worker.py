@@ -23,7 +23,8 @@ class Worker:
 
     Args:
         core: The session that this process has joined.
-        set_title: Told the name of each task before it runs; for the prefix of its output.
+        set_title: Told whom to ask for the name of the task that runs; for the prefix of its
+            output.
     """
 
     def __init__(self, core: _core.Session, set_title: Any) -> None:
@@ -31,7 +32,7 @@ class Worker:
         self._core = core
         self._set_title = set_title
         self._runner = Runner(core, function_of)
-        #: The task that runs now.
+        #: The task that runs now, or the last one.
         self._job: _core.Job | None = None
         #: Calls so far of each function that has max_calls.
         self._calls: Counter[int] = Counter()
@@ -39,6 +40,7 @@ class Worker:
     def run(self) -> None:
         """Run tasks until the supervisor dismisses this worker, the session ends, or max_calls."""
         signal.signal(session.CANCEL_SIGNAL, self._on_cancel)
+        self._set_title(lambda: self._job.name if self._job else "")
         while True:
             try:
                 job = self._core.take()
@@ -46,17 +48,15 @@ class Worker:
                 return  # the session is over
             if job is None:
                 return
-            self._set_title(job.name)
+            self._job = job
             if job.is_actor:
                 ActorWorker(self._core, job, self._set_title).run()
                 return
-            self._job = job
             try:
                 export = self._runner.run(job)
             except SystemExit as error:
                 exit_as_told(error)
-            self._job = None
-            if export is not None and self._is_worn_out(job, export):
+            if export is not None and export.max_calls and self._is_worn_out(job, export):
                 return
 
     def _on_cancel(self, signum: int, frame: object) -> None:
@@ -66,8 +66,6 @@ class Worker:
 
     def _is_worn_out(self, job: _core.Job, export: Export) -> bool:
         """Whether the function of this job has had its max_calls in this process."""
-        if export.max_calls == 0:
-            return False
         self._calls[job.function_key] += 1
         return self._calls[job.function_key] >= export.max_calls
 
