@@ -122,13 +122,25 @@ void rl_slot_ring(rl_section *section, uint32_t i)
     section->ring[i / 64] |= UINT64_C(1) << (i % 64);
 }
 
+/* An idle worker, or RL_NIL. One that still spins rather than one that sleeps: it is there at once,
+ * and costs no system call. */
+static uint32_t choose_idle(const rl_mapping *m)
+{
+    uint32_t sleeper = RL_NIL;
+    for (uint32_t w = 0; w < RL_SLOT_WORDS; w++) {
+        for (uint64_t bits = m->control->idle[w]; bits; bits &= bits - 1) {
+            uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);
+            if (!atomic_load_explicit(&m->slots[i].sleepers, memory_order_relaxed)) return i;
+            if (sleeper == RL_NIL) sleeper = i;
+        }
+    }
+    return sleeper;
+}
+
 int rl_slot_ring_idle(rl_section *section)
 {
-    const uint64_t *idle = section->s->map.control->idle;
-    for (uint32_t w = 0; w < RL_SLOT_WORDS; w++) {
-        if (idle[w] == 0) continue;
-        rl_slot_ring(section, w * 64 + (uint32_t)__builtin_ctzll(idle[w]));
-        return 1;
-    }
-    return 0;
+    uint32_t i = choose_idle(&section->s->map);
+    if (i == RL_NIL) return 0;
+    rl_slot_ring(section, i);
+    return 1;
 }

@@ -278,6 +278,9 @@ cdef class Segments:
     cdef bint mapped
 
 
+cdef class Job
+
+
 cdef class Session:
     cdef rl_session s
     cdef bint joined
@@ -294,6 +297,7 @@ cdef class Session:
     cdef Job new_job(self, bint own)
     cdef int send(self, rl_spec *spec, Encoded args, rl_handle *returns, rl_handle *outlet) except -1
     cdef int refuse_task(self, int rc, const rl_spec *spec) except -1
+    cpdef Job take(self)
     cdef list hold_all(self, const rl_handle *handles, uint32_t n)
     cdef list read_refs(self, rl_handle h, uint32_t n)
     cdef object read_at(self, rl_handle h)
@@ -381,4 +385,6 @@ cdef class Job:
 
     cdef int load_returns(self) except -1
     cdef int keep_all(self, list values) except -1
+    cpdef object bind(self, object function)
+    cdef bint finish_small(self, object value) except -1
     cdef object bound(self, const rl_handle *refs, object function)

@@ -716,7 +716,7 @@ cdef class Session:
 
     # ---- a worker's side ----
 
-    def take(self):
+    cpdef Job take(self):
         """Wait for a task and return it as a Job; None: this worker is to end."""
         cdef Job job = self.new_job(own=False)
         cdef int rc = EINTR
@@ -1555,7 +1555,7 @@ cdef class Job:
                 result[name] = class_.demand[i]
         return result
 
-    def bind(self, function):
+    cpdef object bind(self, object function):
         """Return the Call of `function` with the task's arguments.
 
         Or the failure (a codec.ErrorPayload) of the first argument that is one.
@@ -1606,18 +1606,22 @@ cdef class Job:
         With `as_value`, a result that is a small value becomes the task's only one at once, and
         None is returned: the task is over.
         """
+        cdef Owned result = Owned.__new__(Owned, (<Call>call).make() if type(call) is Call else call())
+        return None if as_value and self.finish_small(result.value) else result
+
+    cdef bint finish_small(self, object value) except -1:
+        """Make a small value the task's only one, and end the task; False: nothing has happened."""
         cdef rl_value small
         cdef char room[RL_INLINE]
-        cdef Owned result = Owned.__new__(Owned, (<Call>call).make() if type(call) is Call else call())
-        if not as_value or self.job.nreturns != 1 or self.job.stream.index != RL_NIL:
-            return result
+        if self.job.nreturns != 1 or self.job.stream.index != RL_NIL:
+            return False
         if self.job.actor.index != RL_NIL and self.is_cancelled:
-            return result
-        if not describe_small(result.value, &small, room):
-            return result
+            return False
+        if not describe_small(value, &small, room):
+            return False
         flush_output()
         check(rl_task_finish(&self.session.s, self.job.task, self.only, &small))
-        return None
+        return True
 
     def returned(self, uint32_t i):
         """Return the fingerprint of return value i if an earlier attempt stored it, else None."""

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray_lite import _core, session
-from ray_lite._core import Call
 from ray_lite._values import fail_open_returns
 from ray_lite.certificate import read_certificate
 from ray_lite.exceptions import (
@@ -165,7 +164,9 @@ class Loop:
             sys.stdout.flush()
             sys.stderr.flush()
 
-    async def _deliver(self, job: _core.Job, per_yield: int, returns: Returns, call: Call) -> None:
+    async def _deliver(
+        self, job: _core.Job, per_yield: int, returns: Returns, call: Callable[[], Any]
+    ) -> None:
         outcome = await _outcome_of(job, call)
         if self._is_stopped:
             self._fail_unserved(job)
@@ -194,7 +195,7 @@ class _Raised:
         raise self._error
 
 
-async def _outcome_of(job: _core.Job, call: Call) -> Callable[[], Any]:
+async def _outcome_of(job: _core.Job, call: Callable[[], Any]) -> Callable[[], Any]:
     """Await the call's result, if it is to be awaited; return a call that gives or raises it."""
     try:
         result = call()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from ray_lite import _core, session
-from ray_lite._core import Call
+from ray_lite._codec import ErrorPayload
 from ray_lite.exceptions import nest_error
 from ray_lite.remote import Export, Mode
 from ray_lite.returns import Passing, Returns
@@ -47,12 +47,19 @@ class Runner:
         self._resolve = resolve
         self._passing = passing
         self._functions: dict[int, Export] = {}
+        #: Of these, the functions that need nothing but to be called, see _plain.PlainTasks.
+        self.plain: dict[int, Callable[..., Any]] = {}
         self._lock = threading.Lock()
 
-    def run(self, job: _core.Job) -> Export | None:
+    def run(self, job: _core.Job, outcome: Callable[[], Any] | None = None) -> Export | None:
         """Run one task; whatever happens, it is finished, failed or stranded afterwards.
 
-        Returns its function, or None if that could not be loaded.
+        Args:
+            job: The task.
+            outcome: If its function has run already: gives or raises what that did.
+
+        Returns:
+            Its function, or None if that could not be loaded.
 
         Raises:
             SystemExit: The user's code raised it, or what else passes; nothing was stored.
@@ -60,7 +67,7 @@ class Runner:
         export = returns = None
         token = session.current_job.set(job)
         try:
-            export, returns, call = self.prepare(job)
+            export, returns, call = self.prepare(job, outcome)
             if call is not None:
                 dynamic = job.options & _DYNAMIC != 0
                 if not export.env_vars:
@@ -77,13 +84,15 @@ class Runner:
             session.current_job.reset(token)
         return export
 
-    def prepare(self, job: _core.Job) -> tuple[Export, Returns, Call | None]:
+    def prepare(
+        self, job: _core.Job, outcome: Callable[[], Any] | None = None
+    ) -> tuple[Export, Returns, Callable[[], Any] | None]:
         """Return what is to be run; with None if an argument has failed, and so has the task."""
         export = self._functions.get(job.function_key) or self._load(job)
         name = job.name if job.options & _NAMED else export.name
         returns = Returns(self._core, job, name, export.retry_exceptions, self._passing)
-        call = job.bind(self._resolve(export))
-        if isinstance(call, Call):
+        call = outcome or job.bind(self._resolve(export))
+        if not isinstance(call, ErrorPayload):
             return export, returns, call
         returns.fail(nest_error(call.data, name, pid=os.getpid()))
         return export, returns, None
@@ -93,8 +102,12 @@ class Runner:
         export = Export(*job.function())
         with self._lock:
             self._functions[job.function_key] = export
+            if not (isinstance(export.function, str) or export.max_calls or export.env_vars):
+                self.plain[job.function_key] = export.function
             if len(self._functions) > FUNCTIONS_KEPT:
-                del self._functions[next(iter(self._functions))]
+                oldest = next(iter(self._functions))
+                del self._functions[oldest]
+                self.plain.pop(oldest, None)
         return export
 
 

@@ -3,7 +3,7 @@
 Owns the loop, and what user code sees of the process it runs in. It must not know how one task is
 run (runner.py), nor how an actor serves its calls (actor_worker.py).
 
-    take ──► runner.Runner.run ──► take
+    _plain.PlainTasks.run ──► runner.Runner.run ──► PlainTasks.run
       └────► actor_worker.ActorWorker, if the task is an actor: this process is for it alone
 """
 
@@ -12,9 +12,10 @@ from collections import Counter
 from typing import Any
 
 from ray_lite import _core, private_memory, session
+from ray_lite._plain import PlainTasks
 from ray_lite.actor_worker import ActorWorker
 from ray_lite.exceptions import RaySystemError
-from ray_lite.remote import Export
+from ray_lite.remote import Export, Mode
 from ray_lite.runner import Runner, exit_as_told, function_of
 
 
@@ -32,28 +33,26 @@ class Worker:
         self._core = core
         self._set_title = set_title
         self._runner = Runner(core, function_of)
-        #: The task that runs now, or the last one.
-        self._job: _core.Job | None = None
+        self._plain = PlainTasks(core, self._runner.plain, session.current_job, int(Mode.DYNAMIC))
         #: Calls so far of each function that has max_calls.
         self._calls: Counter[int] = Counter()
 
     def run(self) -> None:
         """Run tasks until the supervisor dismisses this worker, the session ends, or max_calls."""
         signal.signal(session.CANCEL_SIGNAL, self._on_cancel)
-        self._set_title(lambda: self._job.name if self._job else "")
+        self._set_title(lambda: self._plain.job.name if self._plain.job else "")
         while True:
             try:
-                job = self._core.take()
+                job, outcome = self._plain.run()
             except RaySystemError:
                 return  # the session is over
             if job is None:
                 return
-            self._job = job
             if job.is_actor:
                 ActorWorker(self._core, job, self._set_title).run()
                 return
             try:
-                export = self._runner.run(job)
+                export = self._runner.run(job, outcome)
             except SystemExit as error:
                 exit_as_told(error)
             if export is not None and export.max_calls and self._is_worn_out(job, export):
@@ -61,7 +60,7 @@ class Worker:
 
     def _on_cancel(self, signum: int, frame: object) -> None:
         """Interrupt the user's code, if it is the cancelled task that still runs."""
-        if self._job is not None and self._job.is_cancelled:
+        if self._plain.job is not None and self._plain.job.is_cancelled:
             raise KeyboardInterrupt
 
     def _is_worn_out(self, job: _core.Job, export: Export) -> bool:
