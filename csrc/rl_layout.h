@@ -43,7 +43,7 @@
 #include <stdint.h>
 
 #define RL_MAGIC UINT64_C(0x6574696c5f796172) /* "ray_lite" */
-#define RL_LAYOUT_VERSION 4u                  /* bump on any change of a shared struct */
+#define RL_LAYOUT_VERSION 5u                  /* bump on any change of a shared struct */
 
 #define RL_NIL UINT32_MAX /* "no index" */
 
@@ -156,7 +156,8 @@ enum {
     RL_OBJECT_DROPPED, /* sealed once; only its running producer still names it: payload freed */
     RL_OBJECT_FREEING, /* nobody can reach it; its names no longer count */
     RL_OBJECT_STATE = 0xff,
-    RL_OBJECT_WAITED = 0x100, /* some process waits for the seal: ring its holders */
+    RL_OBJECT_WAITED = 0x100,  /* some process waits for the seal: ring its holders */
+    RL_OBJECT_WATCHED = 0x200, /* some process waits for it among others: ring them for a failure */
 };
 enum {
     RL_OBJECT_ASKED = 1,  /* somebody has read it: a failure that was never read is reported */

@@ -469,7 +469,7 @@ void rl_object_await_end(rl_mapping *m, uint32_t object)
 int rl_object_is_awaited(const rl_mapping *m, uint32_t object)
 {
     uint32_t state = atomic_load_explicit(&m->objects[object].state, memory_order_seq_cst);
-    return state == (RL_OBJECT_PENDING | RL_OBJECT_WAITED);
+    return (state & RL_OBJECT_STATE) == RL_OBJECT_PENDING && state != RL_OBJECT_PENDING;
 }
 
 int rl_object_is_outlet(const rl_mapping *m, uint32_t object, rl_handle *stream)
@@ -530,7 +530,9 @@ int rl_object_seal(rl_section *section, uint32_t i, const rl_value *v)
         atomic_exchange_explicit(&o->state, RL_OBJECT_SEALED, memory_order_seq_cst); /* COMMIT */
     RL_KILL_POINT("object.seal.after");
     settle_value(m, i, v);
-    if (old & RL_OBJECT_WAITED) rl_object_ring_holders(section, i);
+    if (old & RL_OBJECT_WAITED || (old & RL_OBJECT_WATCHED && v->kind == RL_KIND_ERROR)) {
+        rl_object_ring_holders(section, i);
+    }
     rl_task_dependency_sealed(section, i);
     release_one(section, i); /* its refs may be gone already */
     return 0;
@@ -603,14 +605,31 @@ int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n)
 
 /* ---- waiting ---- */
 
+/* Leave word on a pending object that we wait for it: RL_OBJECT_WAITED or _WATCHED. Returns whether
+ * it is sealed, and so nobody will ring. */
+static int leave_word(rl_session *s, rl_object *o, uint32_t word)
+{
+    uint32_t state = atomic_load_explicit(&o->state, memory_order_seq_cst);
+    while ((state & RL_OBJECT_STATE) == RL_OBJECT_PENDING && !(state & word)) {
+        if (!atomic_compare_exchange_weak_explicit(&o->state, &state, state | word,
+                                                   memory_order_seq_cst, memory_order_seq_cst)) {
+            continue;
+        }
+        rl_stream_end_is_awaited(&s->map, producer_of(o));
+        return state_of(o) == RL_OBJECT_SEALED;
+    }
+    return (state & RL_OBJECT_STATE) == RL_OBJECT_SEALED;
+}
+
 typedef struct scan_result {
     uint32_t nready;
     int failed; /* one of the sealed is a failure */
 } scan_result;
 
-/* Which of the objects are sealed? Leaves word on the others that we wait, and on all, if their
- * values are `asked` for, that somebody did. */
-static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, int asked, uint8_t *ready)
+/* Which of the objects are sealed? Leaves `word` on the others, and on all, if their values are
+ * `asked` for, that somebody did. */
+static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, uint32_t word, int asked,
+                        uint8_t *ready)
 {
     scan_result r = {0};
     for (uint32_t i = 0; i < n; i++) {
@@ -621,22 +640,63 @@ static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, int asked
         }
         rl_object *o = &s->map.objects[h[i].index];
         if (asked) mark_read(o);
-        uint32_t state = state_of(o);
-        if (state == RL_OBJECT_PENDING) {
-            uint32_t pending = RL_OBJECT_PENDING;
-            if (atomic_compare_exchange_strong_explicit(
-                    &o->state, &pending, RL_OBJECT_PENDING | RL_OBJECT_WAITED, memory_order_seq_cst,
-                    memory_order_seq_cst)) {
-                rl_stream_end_is_awaited(&s->map, producer_of(o));
-            }
-            state = state_of(o);
-        }
-        ready[i] = state == RL_OBJECT_SEALED;
+        ready[i] = (uint8_t)leave_word(s, o, word);
         if (!ready[i]) continue;
         r.nready++;
         r.failed |= o->kind == RL_KIND_ERROR;
     }
     return r;
+}
+
+/* What is waited for. */
+typedef struct rl_wish {
+    const rl_handle *h;
+    uint32_t n, need;
+    int stop_at_error;
+    int64_t deadline_ns;
+    uint32_t interrupts;
+} rl_wish;
+
+/* Sleep until the doorbell differs from `seen`: 0 to look again, else the end of the wait. */
+static int sleep_for(rl_session *s, const rl_wish *w, uint32_t seen)
+{
+    if (w->deadline_ns != INT64_MAX && rl_now_ns() >= w->deadline_ns) return RL_ETIMEDOUT;
+    if (atomic_load_explicit(&s->interrupts, memory_order_seq_cst) != w->interrupts) return EINTR;
+    if (rl_doorbell_spin(s, seen)) return 0;
+    int err = rl_doorbell_wait(s, seen, w->deadline_ns);
+    return err == RL_ETIMEDOUT ? 0 : err;
+}
+
+static int wait_for_some(rl_session *s, const rl_wish *w, uint8_t *ready, uint32_t *nready)
+{
+    for (;;) {
+        uint32_t seen = rl_doorbell_read(s);
+        scan_result r = scan(s, w->h, w->n, RL_OBJECT_WAITED, w->stop_at_error, ready);
+        *nready = r.nready;
+        if (r.nready >= w->need || (w->stop_at_error && r.failed)) return 0;
+        int err = sleep_for(s, w, seen);
+        if (err) return err;
+    }
+}
+
+/* All of `n` objects: wait for the last one that is missing, then for the last that is missing
+ * then, so that a thousand seals ring once and not a thousand times. Only a failure rings at once. */
+static int wait_for_all(rl_session *s, const rl_wish *w, uint8_t *ready, uint32_t *nready)
+{
+    uint32_t left = w->n; /* h[left..n) are sealed */
+    for (;;) {
+        uint32_t seen = rl_doorbell_read(s);
+        uint32_t before = left;
+        while (left > 0 && leave_word(s, &s->map.objects[w->h[left - 1].index], RL_OBJECT_WAITED)) {
+            left--;
+        }
+        if (left > 0 && left != before) continue; /* the rest may be there too by now */
+        scan_result r = scan(s, w->h, w->n, RL_OBJECT_WATCHED, w->stop_at_error, ready);
+        *nready = r.nready;
+        if (r.nready == w->n || (w->stop_at_error && r.failed)) return 0;
+        int err = sleep_for(s, w, seen);
+        if (err) return err;
+    }
 }
 
 int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need, int stop_at_error,
@@ -652,20 +712,13 @@ int rl_object_wait_since(rl_session *s, const rl_handle *h, uint32_t n, uint32_t
                          uint8_t *ready, uint32_t *nready)
 {
     if (rl_is_detached(s)) return RL_EDEAD;
+    int all = need == n && n > 1;
     for (uint32_t i = 0; i < n; i++) {
         if (h[i].kind == RL_HANDLE_OBJECT && !valid(s, h[i])) return RL_ESTALE;
+        if (h[i].kind == RL_HANDLE_STREAM) all = 0;
     }
-    for (;;) {
-        uint32_t seen = rl_doorbell_read(s);
-        scan_result r = scan(s, h, n, stop_at_error, ready);
-        *nready = r.nready;
-        if (r.nready >= need || (stop_at_error && r.failed)) return 0;
-        if (deadline_ns != INT64_MAX && rl_now_ns() >= deadline_ns) return RL_ETIMEDOUT;
-        if (atomic_load_explicit(&s->interrupts, memory_order_seq_cst) != interrupts) return EINTR;
-        if (rl_doorbell_spin(s, seen)) continue;
-        int err = rl_doorbell_wait(s, seen, deadline_ns);
-        if (err && err != RL_ETIMEDOUT) return err;
-    }
+    const rl_wish wish = {h, n, need, stop_at_error, deadline_ns, interrupts};
+    return all ? wait_for_all(s, &wish, ready, nready) : wait_for_some(s, &wish, ready, nready);
 }
 
 /* Index of an object that is kept for its report, or RL_NIL. */

@@ -1,4 +1,5 @@
 # _core.pxd - the C core as Cython sees it, and the classes of the binding. Declarations only.
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from ray_lite._codec cimport Encoded
@@ -38,7 +39,10 @@ cdef extern from "rl_layout.h" nogil:
         int64_t available
     ctypedef struct rl_lock:
         uint32_t repairs
+    ctypedef struct rl_table:
+        uint32_t capacity
     ctypedef struct rl_control:
+        rl_table objects
         uint64_t cookie
         uint64_t data_size
         uint32_t growable
@@ -279,12 +283,15 @@ cdef class Segments:
 
 
 cdef class Job
+cdef class ObjectRef
 
 
 cdef class Session:
     cdef rl_session s
     cdef bint joined
     cdef Segments segments             # keeps the mapping
+    cdef uint32_t *met                 # [objects.capacity]: round in which a list last had it
+    cdef uint32_t round
     cdef PrivateMemory private         # where this process's own arrays are, or None
     cdef int64_t patience_ns           # how long a full store may stay without a byte freed
     cdef public object make_future     # ObjectRef -> concurrent.futures.Future, set by session.py
@@ -298,6 +305,8 @@ cdef class Session:
     cdef int send(self, rl_spec *spec, Encoded args, rl_handle *returns, rl_handle *outlet) except -1
     cdef int refuse_task(self, int rc, const rl_spec *spec) except -1
     cpdef Job take(self)
+    cdef uint32_t next_round(self) except 0
+    cdef bint is_first(self, PyObject *ref, uint32_t round_) noexcept
     cdef list hold_all(self, const rl_handle *handles, uint32_t n)
     cdef list read_refs(self, rl_handle h, uint32_t n)
     cdef object read_at(self, rl_handle h)
@@ -388,3 +397,7 @@ cdef class Job:
     cpdef object bind(self, object function)
     cdef bint finish_small(self, object value) except -1
     cdef object bound(self, const rl_handle *refs, object function)
+
+
+# Run signal handlers; an interrupt that meets no task has nothing to interrupt.
+cdef int look_at_signals_between_tasks() except -1

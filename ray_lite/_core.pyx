@@ -11,11 +11,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EBUSY, EEXIST, EINTR
 from libc.signal cimport SIGKILL
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT64_MAX, UINT32_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 
 from ray_lite._codec cimport (
     HEAD_ROOM,
@@ -51,6 +53,7 @@ from ray_lite.exceptions import (
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
     object PyObject_Call(object function, object args, PyObject *kwargs)
+    PyObject *Py_TYPE(PyObject *value)
 
 cdef enum:
     FEW_REFS = 8  # in a task's arguments; more need memory
@@ -154,6 +157,21 @@ cdef rl_handle *handles_of(Session session, list refs) except? NULL:
     return handles
 
 
+cdef list rest_of(list items, list taken):
+    """Return `items` without those that were `taken`, which are in the same order."""
+    cdef Py_ssize_t n = PyList_GET_SIZE(items), ntaken = PyList_GET_SIZE(taken), i, k = 0
+    cdef list rest = PyList_New(n - ntaken)
+    cdef PyObject *item
+    for i in range(n):
+        item = PyList_GET_ITEM(items, i)
+        if k < ntaken and item == PyList_GET_ITEM(taken, k):
+            k += 1
+            continue
+        Py_INCREF(<object>item)
+        PyList_SET_ITEM(rest, i - k, <object>item)
+    return rest
+
+
 cdef rl_handle handle_of(Session session, object ref) except *:
     cdef Session owner
     cdef rl_handle h
@@ -245,6 +263,7 @@ cdef class Session:
         self.joined = True
 
     def __dealloc__(self):
+        free(self.met)
         if self.joined:
             rl_session_detach(&self.s)
             rl_session_dispose(&self.s)
@@ -514,6 +533,69 @@ cdef class Session:
             return [self.adopt(handles[i]) for i in range(n)]
         finally:
             free(handles)
+
+    def are_distinct(self, list refs not None):
+        """Whether these are references of this session, to as many objects."""
+        cdef uint32_t round_ = self.next_round()
+        for item in refs:
+            if type(item) is not ObjectRef or not self.is_first(<PyObject *>item, round_):
+                return False
+        return True
+
+    def split_ready(self, list refs not None, Py_ssize_t need):
+        """Return (the first `need` of `refs` that are sealed, the rest of them), in their order.
+
+        None: that many are not sealed, or `are_distinct` does not hold; then nothing was found out.
+        """
+        cdef Py_ssize_t n = PyList_GET_SIZE(refs), nready = 0, i
+        cdef PyObject *item
+        if not 1 <= need <= n:
+            return None
+        cdef uint32_t round_ = self.next_round()
+        cdef list ready = PyList_New(need)
+        for i in range(n):
+            item = PyList_GET_ITEM(refs, i)
+            if <void *>Py_TYPE(item) != <void *>ObjectRef or not self.is_first(item, round_):
+                return None
+            if nready < need and rl_object_is_sealed(&self.s, (<ObjectRef>item).h):
+                Py_INCREF(<object>item)
+                PyList_SET_ITEM(ready, nready, <object>item)
+                nready += 1
+        return (ready, rest_of(refs, ready)) if nready == need else None
+
+    cdef uint32_t next_round(self) except 0:
+        """Begin another round of `is_first`."""
+        cdef size_t nbytes = self.s.map.control.objects.capacity * sizeof(uint32_t)
+        if self.met == NULL or self.round == UINT32_MAX:
+            free(self.met)
+            self.met = <uint32_t *>calloc(1, nbytes)
+            self.round = 0
+            if self.met == NULL:
+                raise MemoryError()
+        self.round += 1
+        return self.round
+
+    cdef inline bint is_first(self, PyObject *ref, uint32_t round_) noexcept:
+        """Is a reference of this session, and the first to its object in this round?"""
+        cdef uint32_t *met = &self.met[(<ObjectRef>ref).h.index]
+        if <void *>(<ObjectRef>ref).session != <void *>self or met[0] == round_:
+            return False
+        met[0] = round_
+        return True
+
+    def read_ready(self, list refs not None):
+        """Return the values of a list of references, in their order.
+
+        None: one is not sealed, is a failure, or no reference of this session.
+        """
+        cdef ObjectRef ref
+        for item in refs:
+            if type(item) is not ObjectRef or (<ObjectRef>item).session is not self:
+                return None
+            ref = <ObjectRef>item
+            if not rl_object_is_sealed(&self.s, ref.h) or rl_object_is_failure(&self.s, ref.h):
+                return None
+        return [self.read_at((<ObjectRef>item).h) for item in refs]
 
     def wait(self, list refs not None, uint32_t need, timeout, bint stop_at_error):
         """Wait until `need` of `refs` are sealed, or for streams: have an item or have ended.

@@ -8,7 +8,7 @@ or with its outcome if the function has run. It must not know any of them.
 cimport cython
 from libc.stdint cimport uint32_t
 
-from ray_lite._core cimport Call, Job, Session
+from ray_lite._core cimport Call, Job, Session, look_at_signals_between_tasks
 
 cdef extern from "Python.h":
     object PyContextVar_Set(object var, object value)
@@ -90,6 +90,7 @@ cdef class PlainTasks:
             return None  # whoever binds it again knows what to do about it
         if type(call) is not Call:
             return None
+        look_at_signals_between_tasks()
         try:
             value = (<Call>call).make()
         except BaseException as error:

@@ -225,6 +225,9 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
             f"Invalid type of object refs, {type(refs).__name__}, is given: get() takes an "
             "ObjectRef or a list of ObjectRefs"
         )
+    values = core.read_ready(refs)
+    if values is not None:
+        return values
     for ref in refs:
         if not isinstance(ref, ObjectRef):
             raise TypeError(
@@ -239,7 +242,7 @@ def _get_list(
 ) -> list[Any]:
     flags = core.wait(refs, len(refs), seconds, True)
     if all(flags):
-        return [read(core, ref) for ref in refs]
+        return core.read_ready(refs) or [read(core, ref) for ref in refs]
     for ref, ready in zip(refs, flags, strict=True):
         if ready:
             read(core, ref)  # raises if it is the failure that ended the wait
@@ -330,7 +333,11 @@ def wait(
     """
     core = connect().core
     refs = ray_waitables
-    _check_waitables(refs)
+    if timeout is None and type(refs) is list and type(num_returns) is int:
+        found = core.split_ready(refs, min(num_returns, len(refs) + 1))
+        if found is not None:
+            return found
+    _check_waitables(core, refs)
     seconds = None if timeout is None else _number("wait", timeout)
     if seconds is not None and seconds < 0:
         raise ValueError(f"wait(timeout={timeout!r}): give seconds >= 0, or None to wait for ever")
@@ -339,6 +346,10 @@ def wait(
     need = _check_num_returns(num_returns, len(refs))
     waited = [ref if isinstance(ref, ObjectRef) else ref.stream for ref in refs]
     flags = core.wait(waited, need, None if seconds == math.inf else seconds, False)
+    return core.split_ready(refs, need) or _split(refs, flags, need)
+
+
+def _split(refs: list[W], flags: bytes, need: int) -> tuple[list[W], list[W]]:
     ready: list[W] = []
     rest: list[W] = []
     for ref, flag in zip(refs, flags, strict=True):
@@ -346,12 +357,14 @@ def wait(
     return ready, rest
 
 
-def _check_waitables(refs: Any) -> None:
+def _check_waitables(core: Session, refs: Any) -> None:
     if not isinstance(refs, list):
         raise TypeError(
             f"wait() takes a list of ObjectRefs, not {type(refs).__name__}"
             + ("; put the reference in a list" if isinstance(refs, ObjectRef) else "")
         )
+    if core.are_distinct(refs):
+        return
     for ref in refs:
         if not isinstance(ref, ObjectRef | ObjectRefGenerator):
             raise TypeError(f"wait() takes a list of ObjectRefs; it holds {_short(ref)}")

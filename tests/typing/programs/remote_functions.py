@@ -311,7 +311,7 @@ def options_say_anew_what_it_gives(n: int) -> None:
 def slips_are_noticed() -> None:
     text: str = bare.remote(1)  # expect-error: assignment
     print(bare.remote(1) + text)  # expect-error: operator
-    bare.remove(1)  # expect-error: operator
+    bare.remove(1)  # expect-error: attr-defined
     bare.options(num_cpus=2).options(num_cpus=1)  # expect-error: attr-defined
     bare.options(num_returns="many")  # expect-error: call-overload
     ray.remote(num_returns="many")  # expect-error: call-overload
