@@ -170,10 +170,10 @@ def interrupt_at_line(n: int, mark: str) -> None:
     def trace(frame: Any, event: str, arg: object) -> Any:
         if not frame.f_code.co_filename.endswith(files):
             return None
-        if event == "call" and frame.f_code.co_qualname == "Runner.run":
-            if frame.f_locals["outcome"] is None:  # the task after it, then
-                sys.settrace(None)
-                return None
+        is_run = event == "call" and frame.f_code.co_qualname == "Runner.run"
+        if is_run and frame.f_locals["outcome"] is None:  # the task after it, then
+            sys.settrace(None)
+            return None
         if event == "line":
             left[0] -= 1
         if left[0] < 0:
