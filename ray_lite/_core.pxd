@@ -305,6 +305,7 @@ cdef class Session:
     cdef int send(self, rl_spec *spec, Encoded args, rl_handle *returns, rl_handle *outlet) except -1
     cdef int refuse_task(self, int rc, const rl_spec *spec) except -1
     cpdef Job take(self)
+    cpdef Job take_call(self, Job actor, uint32_t group)
     cdef uint32_t next_round(self) except 0
     cdef bint is_first(self, PyObject *ref, uint32_t round_) noexcept
     cdef list hold_all(self, const rl_handle *handles, uint32_t n)

@@ -813,7 +813,7 @@ cdef class Session:
         job.load_returns()
         return job
 
-    def take_call(self, Job actor not None, uint32_t group):
+    cpdef Job take_call(self, Job actor, uint32_t group):
         """Wait for a call of the actor that this process is; None: nobody can call it any more."""
         cdef Job job = self.new_job(own=False)
         cdef int rc = EINTR

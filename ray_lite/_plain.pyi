@@ -4,15 +4,14 @@ from typing import Any, final
 
 from ray_lite._core import Job, Session
 
-@final
 class PlainTasks:
-    def __new__(
-        cls,
+    def __init__(
+        self,
         session: Session,
-        functions: dict[int, Callable[..., Any]],
+        functions: dict[int, Callable[..., Any] | str],
         current_job: ContextVar[Job | None],
         not_plain: int,
-    ) -> PlainTasks: ...
+    ) -> None: ...
     @property
     def job(self) -> Job | None: ...
     def run(self) -> tuple[Job | None, Callable[[], Any] | None]: ...
@@ -24,3 +23,16 @@ class Returned:
 @final
 class Raised:
     def __call__(self) -> Any: ...
+
+@final
+class PlainCalls(PlainTasks):
+    def __init__(
+        self,
+        session: Session,
+        functions: dict[int, Callable[..., Any] | str],
+        current_job: ContextVar[Job | None],
+        not_plain: int,
+        actor: Job,
+        group: int,
+        instance: object,
+    ) -> None: ...

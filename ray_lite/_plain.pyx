@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, embedsignature=False
-"""Runs plain tasks one after the other, without leaving C but for the user's function.
+"""Runs plain tasks and calls one after the other, without leaving C but for the user's function.
 
 Owns the shortest way from a task to its stored value: a function that is known, arguments that are
 values, a small result. Whatever is not plain goes to runner.py, which has all the rules: untouched,
@@ -37,7 +37,6 @@ cdef class Raised:
         raise self.error
 
 
-@cython.final
 cdef class PlainTasks:
     """The plain tasks of a worker.
 
@@ -55,20 +54,27 @@ cdef class PlainTasks:
     cdef uint32_t not_plain
     cdef readonly Job job  # the one that runs, or ran last
 
-    def __cinit__(self, Session session not None, dict functions not None, current_job,
-                  uint32_t not_plain):
+    def __init__(self, Session session not None, dict functions not None, current_job,
+                 uint32_t not_plain):
         self.session, self.functions = session, functions
         self.current_job, self.not_plain = current_job, not_plain
+
+    cdef Job take(self):
+        return self.session.take()
+
+    cdef object function_of(self, object known):
+        """Return what is to be called, given what `functions` has."""
+        return known
 
     def run(self):
         """Run plain tasks until one comes that is not; return (that Job, its outcome).
 
         The outcome is None if its function has not run; else it is to be called, and gives or
-        raises what the function did. (None, None): this worker is to end.
+        raises what the function did. (None, None): there is nothing more to run.
         """
         cdef Job job
         while True:
-            job = self.session.take()
+            job = self.take()
             if job is None:
                 return None, None
             self.job = job
@@ -80,12 +86,12 @@ cdef class PlainTasks:
         """Run a task; return self if it is over, else the outcome to return for it."""
         cdef Returned returned
         cdef Raised raised
-        function = self.functions.get(job.job.function.gen)
-        if function is None or job.job.options & self.not_plain:
+        known = self.functions.get(job.job.function.gen)
+        if known is None or job.job.options & self.not_plain:
             return None
         PyContextVar_Set(self.current_job, job)
         try:
-            call = job.bind(function)
+            call = job.bind(self.function_of(known))
         except BaseException:
             return None  # whoever binds it again knows what to do about it
         if type(call) is not Call:
@@ -102,3 +108,30 @@ cdef class PlainTasks:
         returned = Returned.__new__(Returned)
         returned.value = value
         return returned
+
+
+@cython.final
+cdef class PlainCalls(PlainTasks):
+    """The plain calls of an actor, for the threads of one of its groups.
+
+    Args:
+        actor: The task that is the actor.
+        group: Of its threads.
+        instance: The object whose methods are called; `functions` has their names.
+        session, functions, current_job, not_plain: As of PlainTasks.
+    """
+
+    cdef Job actor
+    cdef uint32_t group
+    cdef object instance
+
+    def __init__(self, Session session not None, dict functions not None, current_job,
+                 uint32_t not_plain, Job actor not None, uint32_t group, instance):
+        PlainTasks.__init__(self, session, functions, current_job, not_plain)
+        self.actor, self.group, self.instance = actor, group, instance
+
+    cdef Job take(self):
+        return self.session.take_call(self.actor, self.group)
+
+    cdef object function_of(self, object known):
+        return getattr(self.instance, known)

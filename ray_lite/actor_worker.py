@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from ray_lite import _core, session
 from ray_lite._codec import ErrorPayload
+from ray_lite._plain import PlainCalls
 from ray_lite.actor import ActorExit, ActorInfo
 from ray_lite.certificate import (
     EXITED,
@@ -33,7 +34,7 @@ from ray_lite.exceptions import (
 )
 from ray_lite.remote import Export
 from ray_lite.returns import Passing
-from ray_lite.runner import Runner, exit_as_told
+from ray_lite.runner import DYNAMIC, Runner, exit_as_told
 
 
 class Instance:
@@ -79,6 +80,12 @@ class Instance:
     def drop(self) -> None:
         """Let go of the object: nobody can call it any more, and this process goes on."""
         self._value = None
+
+    def plain_calls(self, group: int) -> PlainCalls:
+        """Return what runs the plain calls for a thread of a group."""
+        methods = self.runner.plain
+        current = session.current_job
+        return PlainCalls(self._core, methods, current, DYNAMIC, self._job, group, self._value)
 
     def describe(self) -> str:
         """Return what marks the actor's output: its own repr, or its class's name."""
@@ -155,9 +162,13 @@ class ActorWorker:
 
     def _serve(self, group: int) -> None:
         """Run the calls of a group one after the other, until nobody can call any more."""
-        while (job := self._core.take_call(self._job, group)) is not None:
+        plain = self._instance.plain_calls(group)
+        while True:
+            job, outcome = plain.run()
+            if job is None:
+                return
             try:
-                self._instance.runner.run(job)
+                self._instance.runner.run(job, outcome)
             except SystemExit as error:
                 self._exit(job, error)
 

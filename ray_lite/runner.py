@@ -24,7 +24,7 @@ from ray_lite.returns import Passing, Returns
 FUNCTIONS_KEPT: Final = 1024  # loaded functions, those loaded first go first
 _NOTHING: Final = contextlib.nullcontext()
 _NAMED: Final = int(Mode.NAMED)
-_DYNAMIC: Final = int(Mode.DYNAMIC)
+DYNAMIC: Final = int(Mode.DYNAMIC)
 
 
 class Runner:
@@ -47,8 +47,9 @@ class Runner:
         self._resolve = resolve
         self._passing = passing
         self._functions: dict[int, Export] = {}
-        #: Of these, the functions that need nothing but to be called, see _plain.PlainTasks.
-        self.plain: dict[int, Callable[..., Any]] = {}
+        #: Of these, the functions (and names of methods) that need nothing but to be called, see
+        #: _plain.PlainTasks.
+        self.plain: dict[int, Callable[..., Any] | str] = {}
         self._lock = threading.Lock()
 
     def run(self, job: _core.Job, outcome: Callable[[], Any] | None = None) -> Export | None:
@@ -69,7 +70,7 @@ class Runner:
         try:
             export, returns, call = self.prepare(job, outcome)
             if call is not None:
-                dynamic = job.options & _DYNAMIC != 0
+                dynamic = job.options & DYNAMIC != 0
                 if not export.env_vars:
                     returns.deliver(call, dynamic=dynamic, per_yield=export.per_yield)
                     return export
@@ -102,13 +103,17 @@ class Runner:
         export = Export(*job.function())
         with self._lock:
             self._functions[job.function_key] = export
-            if not (isinstance(export.function, str) or export.max_calls or export.env_vars):
+            if not (export.max_calls or export.env_vars or export.function in RAY_METHODS):
                 self.plain[job.function_key] = export.function
             if len(self._functions) > FUNCTIONS_KEPT:
                 oldest = next(iter(self._functions))
                 del self._functions[oldest]
                 self.plain.pop(oldest, None)
         return export
+
+
+#: Methods that every actor has and that no class defines.
+RAY_METHODS: Final = frozenset({"__ray_ready__", "__ray_terminate__", "__ray_call__"})
 
 
 def exit_as_told(error: SystemExit) -> NoReturn:

@@ -15,8 +15,8 @@ from ray_lite import _core, private_memory, session
 from ray_lite._plain import PlainTasks
 from ray_lite.actor_worker import ActorWorker
 from ray_lite.exceptions import RaySystemError
-from ray_lite.remote import Export, Mode
-from ray_lite.runner import Runner, exit_as_told, function_of
+from ray_lite.remote import Export
+from ray_lite.runner import DYNAMIC, Runner, exit_as_told, function_of
 
 
 class Worker:
@@ -33,7 +33,7 @@ class Worker:
         self._core = core
         self._set_title = set_title
         self._runner = Runner(core, function_of)
-        self._plain = PlainTasks(core, self._runner.plain, session.current_job, int(Mode.DYNAMIC))
+        self._plain = PlainTasks(core, self._runner.plain, session.current_job, DYNAMIC)
         #: Calls so far of each function that has max_calls.
         self._calls: Counter[int] = Counter()
 
