@@ -433,8 +433,6 @@ class ActorHandle(Generic[T_co]):
         self._ref = ref
         self._exported = exported
         self._info = info
-        #: How each method is called, made at its first use.
-        self._prepared: dict[str, tuple[Prepared, Signature]] = {}
 
     @property
     def _actor_id(self) -> Id:
@@ -442,11 +440,13 @@ class ActorHandle(Generic[T_co]):
         return actor_id_of(self._ref)
 
     def __getattr__(self, name: str) -> ActorMethod[..., Any]:
-        """Return the method of that name, for `.remote()`."""
+        """Return the method of that name, for `.remote()`; made at its first use."""
         info = self.__dict__.get("_info")  # not there yet while it is being made
         if info is None or name not in info.methods:
             raise AttributeError(f"'ActorHandle' object has no attribute '{name}'")
-        return ActorMethod(self, name)
+        method: ActorMethod[..., Any] = ActorMethod(self._ref, info, name)
+        self.__dict__[name] = method
+        return method
 
     if TYPE_CHECKING:
 
@@ -498,12 +498,21 @@ def _info_of(connection: session.Connection, exported: ObjectRef[Any]) -> ActorI
 
 @final
 class ActorMethod(Generic[P, R_co]):
-    """A method of an actor that takes a P; `.remote()` gives an R_co."""
+    """A method of an actor that takes a P; `.remote()` gives an R_co.
 
-    def __init__(self, handle: ActorHandle[Any], name: str) -> None:
-        """Keep the actor reachable."""
-        self._handle = handle
+    Args:
+        ref: The object that stands for the actor, which this keeps reachable.
+        info: What is known of the actor.
+        name: The method's name.
+    """
+
+    def __init__(self, ref: ObjectRef[Any], info: ActorInfo, name: str) -> None:
+        """Keep them; not the handle, which keeps this."""
+        self._ref = ref
+        self._info = info
         self._name = name
+        self._prepared: Prepared | None = None
+        self._signature = _signature_of(info.methods[name])
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: it is `.remote()` that calls the method."""
@@ -522,20 +531,22 @@ class ActorMethod(Generic[P, R_co]):
             TypeError: The arguments do not fit the method, or cannot be pickled.
             PendingCallsLimitExceeded: This process has max_pending_calls calls of it pending.
         """
-        handle = self._handle
-        prepared = handle._prepared.get(self._name)
+        prepared = self._prepared
         if prepared is None:
-            prepared = _prepare(handle, self._name, handle._info.methods[self._name].options)
-            handle._prepared[self._name] = prepared
-        return _call(handle, prepared, args, kwargs)
+            options = self._info.methods[self._name].options
+            prepared = self._prepared = _prepare(self._info, self._name, options)
+        self._signature.check(args, kwargs)
+        if prepared.submission.is_over:
+            raise _session_has_ended(self._ref, self._info)
+        return submit(prepared, args, kwargs, self._ref)
 
     def _with_options(self, **options: Any) -> _MethodWithOptions:
         """Return a wrapper whose `.remote` uses these options over the method's."""
-        info = self._handle._info.methods[self._name]
+        method = self._info.methods[self._name]
         given = parse_method_options(
-            options, decorator=False, is_generator=info.is_generator, base=info.options
+            options, decorator=False, is_generator=method.is_generator, base=method.options
         )
-        return _MethodWithOptions(self._handle, self._name, given)
+        return _MethodWithOptions(self, _prepare(self._info, self._name, given))
 
     if TYPE_CHECKING:
 
@@ -557,21 +568,23 @@ class ActorMethod(Generic[P, R_co]):
 class _MethodWithOptions:
     """What `.options()` of a method returns: `.remote` and no more."""
 
-    def __init__(self, handle: ActorHandle[Any], name: str, options: MethodOptions) -> None:
-        self._handle = handle
-        self._prepared = _prepare(handle, name, options)
+    def __init__(self, method: ActorMethod[..., Any], prepared: Prepared) -> None:
+        self._method = method
+        self._prepared = prepared
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Submit one call; see ActorMethod.remote."""
-        return _call(self._handle, self._prepared, args, kwargs)
+        method = self._method
+        method._signature.check(args, kwargs)
+        if self._prepared.submission.is_over:
+            raise _session_has_ended(method._ref, method._info)
+        return submit(self._prepared, args, kwargs, method._ref)
 
 
-def _prepare(
-    handle: ActorHandle[Any], name: str, options: MethodOptions
-) -> tuple[Prepared, Signature]:
+def _prepare(info: ActorInfo, name: str, options: MethodOptions) -> Prepared:
     """Put all of a call but its arguments into the core's terms."""
     connection = api.connect()
-    info, method = handle._info, handle._info.methods[name]
+    method = info.methods[name]
     returns: NumReturns = (
         options.num_returns
         if options.num_returns is not None
@@ -579,7 +592,7 @@ def _prepare(
     )
     retries = options.max_task_retries
     title = f"{info.name}.{name}"
-    prepared = prepare_call(
+    return prepare_call(
         connection,
         export_function(
             connection,
@@ -597,23 +610,13 @@ def _prepare(
         group=info.group_index(name, options.concurrency_group),
         where=f"{info.module}.{options.name or title}",
     )
-    return prepared, _signature_of(method)
 
 
-def _call(
-    handle: ActorHandle[Any],
-    prepared: tuple[Prepared, Signature],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    how, signature = prepared
-    signature.check(args, kwargs)
-    if how.connection.core.is_over or how.connection is not session.current():
-        raise RaySystemError(
-            f"Failed to submit a call to {handle!r}: Can't find actor, its session has ended. "
-            "Make a new actor"
-        )
-    return submit(how, args, kwargs, handle._ref)
+def _session_has_ended(ref: ObjectRef[Any], info: ActorInfo) -> RaySystemError:
+    return RaySystemError(
+        f"Failed to submit a call to Actor({info.name}, {actor_id_of(ref).hex()}): Can't find "
+        "actor, its session has ended. Make a new actor"
+    )
 
 
 # ---- names, kill, exit ----
