@@ -6,6 +6,7 @@
 #include "rl_slot.h"
 #include "rl_table.h"
 #include "rl_task.h"
+#include "rl_wait.h"
 
 #include <errno.h>
 #include <string.h>
@@ -191,10 +192,27 @@ uint32_t rl_mailbox_choose(const rl_mapping *m, uint32_t actor, uint32_t group)
     return RL_NIL;
 }
 
+static uint32_t slot_of(const rl_mapping *m, uint32_t actor)
+{
+    return rl_task_worker(m, m->actors[actor].task);
+}
+
 void rl_actor_ring(rl_section *section, uint32_t actor)
 {
-    uint32_t slot = rl_task_worker(&section->s->map, section->s->map.actors[actor].task);
+    uint32_t slot = slot_of(&section->s->map, actor);
     if (slot != RL_NIL) rl_slot_ring(section, slot);
+}
+
+void rl_actor_ring_group(rl_section *section, uint32_t actor, uint32_t group)
+{
+    uint32_t slot = slot_of(&section->s->map, actor);
+    if (slot != RL_NIL) rl_slot_ring_call(section, slot, rl_group_bit(group));
+}
+
+void rl_actor_ring_over(rl_section *section, uint32_t actor)
+{
+    uint32_t slot = slot_of(&section->s->map, actor);
+    if (slot != RL_NIL) rl_slot_ring_call(section, slot, RL_ALL_GROUPS);
 }
 
 int rl_actor_is_over(const rl_mapping *m, uint32_t actor)

@@ -63,8 +63,12 @@ void rl_mailbox_add(rl_mapping *m, uint32_t actor, uint32_t call);
 void rl_mailbox_remove(rl_mapping *m, uint32_t actor, uint32_t call);
 /* The call that the threads of `group` are to run next, or RL_NIL. */
 uint32_t rl_mailbox_choose(const rl_mapping *m, uint32_t actor, uint32_t group);
-/* A call may run now, or nobody can reach the actor any more: its process is to look. */
+/* Ring the actor's process. */
 void rl_actor_ring(rl_section *section, uint32_t actor);
+/* Ring a thread of `group` that waits for a call: there is one. */
+void rl_actor_ring_group(rl_section *section, uint32_t actor, uint32_t group);
+/* Ring all threads that wait for a call: nobody can reach the actor any more. */
+void rl_actor_ring_over(rl_section *section, uint32_t actor);
 /* Can nobody call it any more, now or later? */
 int rl_actor_is_over(const rl_mapping *m, uint32_t actor);
 

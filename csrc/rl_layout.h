@@ -17,6 +17,7 @@
  *   section   an exclusive change of CONTROL, under the one lock; the dirty word says that one is
  *             under way
  *   doorbell  the futex word of a slot: rung when something happens that its process may wait for
+ *   callbell  another one: rung when there is a call for the actor that the process is
  *   bell      the supervisor's eventfd: rung for what needs judgement
  *   actor     a task that does not end by itself: it makes an instance and serves calls to it. Its
  *             one return object stands for it: who can reach that may call the actor
@@ -119,7 +120,10 @@ typedef struct rl_slot {
     uint8_t pad0[64 - 40];
     _Atomic uint32_t doorbell; /* futex: bumped by every event that the process waits for */
     _Atomic uint32_t sleepers; /* threads in a futex wait on `doorbell`: is a wake call needed? */
-    uint8_t pad1[64 - 8];
+    _Atomic uint32_t callbell; /* futex: bumped when there is a call for the actor that it is */
+    _Atomic uint32_t idlers;   /* threads in a futex wait on `callbell` */
+    _Atomic uint32_t spinning; /* groups of threads of which one spins on `callbell`, a bit each */
+    uint8_t pad1[64 - 20];
 } rl_slot;
 _Static_assert(sizeof(rl_slot) == 128, "the doorbell has a line of its own");
 

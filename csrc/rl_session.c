@@ -83,7 +83,7 @@ static int repair(void *context)
 int rl_enter(rl_session *s, rl_section *section, uint32_t op)
 {
     if (rl_is_detached(s)) return RL_EDEAD;
-    *section = (rl_section){.s = s};
+    *section = (rl_section){.s = s, .called = RL_NIL};
     return rl_lock_acquire(&s->map.control->lock, s->pid, op, repair, s);
 }
 
@@ -112,6 +112,13 @@ static void check_now_and_then(rl_session *s)
 #endif
 }
 
+static void ring_all_callbells(const rl_session *s)
+{
+    for (uint32_t i = 0; i < RL_MAX_SLOTS; i++) {
+        rl_callbell_ring(&s->map.slots[i], RL_ALL_GROUPS);
+    }
+}
+
 void rl_leave(rl_section *section)
 {
     rl_session *s = section->s;
@@ -122,6 +129,10 @@ void rl_leave(rl_section *section)
             rl_doorbell_ring(&s->map.slots[w * 64 + (uint32_t)__builtin_ctzll(bits)]);
         }
     }
+    if (section->called != RL_NIL) {
+        rl_callbell_ring(&s->map.slots[section->called], section->called_groups);
+    }
+    if (section->called_all) ring_all_callbells(s);
     if (section->freed) rl_room_announce(s->map.control);
     if (section->bell) ring_supervisor(s);
 }
@@ -130,5 +141,6 @@ void rl_session_end(rl_session *s)
 {
     atomic_store_explicit(&s->map.control->ended, 1, memory_order_release);
     for (uint32_t i = 0; i < RL_MAX_SLOTS; i++) rl_doorbell_ring(&s->map.slots[i]);
+    ring_all_callbells(s);
     rl_room_announce(s->map.control);
 }

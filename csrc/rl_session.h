@@ -55,6 +55,9 @@ enum { RL_CHECK_EVERY = 256 }; /* sections between two checks of a debug build *
 typedef struct rl_section {
     rl_session *s;
     uint64_t ring[RL_SLOT_WORDS]; /* slots to wake on leaving */
+    uint32_t called;              /* slot of an actor that has a call, or RL_NIL */
+    uint32_t called_groups;       /* for which of its groups of threads */
+    int called_all;               /* several have: ring every slot's callbell */
     int bell;                     /* ring the supervisor too */
     int freed;                    /* a block became free: wake who waits for room */
 } rl_section;

@@ -62,6 +62,8 @@ int rl_slot_claim(rl_session *s, uint32_t role)
         atomic_store_explicit(&slot->task, RL_NIL, memory_order_relaxed);
         atomic_store_explicit(&slot->leaving, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->sleepers, 0, memory_order_relaxed);
+        atomic_store_explicit(&slot->idlers, 0, memory_order_relaxed);
+        atomic_store_explicit(&slot->spinning, 0, memory_order_relaxed);
         c->slots.high_water = i >= c->slots.high_water ? i + 1 : c->slots.high_water;
         RL_KILL_POINT("slot.claim.before");
         atomic_store_explicit(&slot->state, RL_SLOT_LIVE, memory_order_release); /* COMMIT */
@@ -100,6 +102,7 @@ int rl_slot_release(rl_session *s, uint32_t index)
         m->control->workers -= slot->role == RL_ROLE_WORKER;
         RL_KILL_POINT("slot.release.after");
         for (uint32_t w = 0; w < RL_SLOT_WORDS; w++) section.ring[w] = UINT64_MAX;
+        section.called_all = 1;
         section.freed = 1;
     }
     rl_leave(&section);
@@ -120,6 +123,16 @@ void rl_slot_ring(rl_section *section, uint32_t i)
 {
     section->s->map.control->idle[i / 64] &= ~(UINT64_C(1) << (i % 64));
     section->ring[i / 64] |= UINT64_C(1) << (i % 64);
+}
+
+void rl_slot_ring_call(rl_section *section, uint32_t i, uint32_t groups)
+{
+    if (section->called != RL_NIL && section->called != i) {
+        section->called_all = 1;
+        return;
+    }
+    section->called = i;
+    section->called_groups |= groups;
 }
 
 /* An idle worker, or RL_NIL. One that still spins rather than one that sleeps: it is there at once,

@@ -33,6 +33,9 @@ uint64_t rl_process_start_time(uint32_t pid);
 /* Take slot `i` out of the idle set and have it rung when the section ends. */
 void rl_slot_ring(rl_section *section, uint32_t i);
 
+/* Have threads of slot `i` rung that wait for a call (rl_callbell_ring). */
+void rl_slot_ring_call(rl_section *section, uint32_t i, uint32_t groups);
+
 /* Ring one idle worker, if there is one; returns 1 if so. */
 int rl_slot_ring_idle(rl_section *section);
 

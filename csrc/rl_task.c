@@ -386,7 +386,7 @@ static void make_ready(rl_section *section, uint32_t i, int first)
     set_state(&m->tasks[i], RL_TASK_READY); /* COMMIT */
     RL_KILL_POINT("task.ready.after");
     if (is_call(&m->tasks[i])) {
-        rl_actor_ring(section, actor_of(m, &m->tasks[i]));
+        rl_actor_ring_group(section, actor_of(m, &m->tasks[i]), m->tasks[i].group);
         return;
     }
     (first ? push_ready_first : push_ready)(m, i);
@@ -578,7 +578,7 @@ static void line_up(rl_section *section, uint32_t i)
         uint32_t actor = actor_of(m, t);
         rl_actor_count(m, actor, t->submitter, 1);
         rl_mailbox_add(m, actor, i);
-        if (!t->missing) rl_actor_ring(section, actor);
+        if (!t->missing) rl_actor_ring_group(section, actor, t->group);
     } else if (!t->missing) {
         push_ready(m, i);
         wake_for_ready(section);
@@ -760,11 +760,20 @@ int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out)
     for (;;) {
         uint32_t seen = rl_doorbell_read(s);
         int err = try_take(s, out);
-        if (err != RL_ETIMEDOUT) return err;
+        if (err != RL_ETIMEDOUT || deadline_ns == RL_NO_WAIT) return err;
         if (rl_doorbell_spin(s, seen)) continue;
         err = rl_doorbell_wait(s, seen, deadline_ns);
         if (err) return leave_idle(s, err);
     }
+}
+
+/* One thread was rung, and has taken a call: if there is another call, another thread is to look. */
+static void pass_call_on(rl_section *section, uint32_t actor, uint32_t group)
+{
+    const rl_session *s = section->s;
+    if (!atomic_load_explicit(&s->map.slots[s->slot].idlers, memory_order_seq_cst)) return;
+    if (rl_mailbox_choose(&s->map, actor, group) == RL_NIL) return;
+    rl_actor_ring_group(section, actor, group);
 }
 
 /* One look into the mailbox. */
@@ -791,8 +800,10 @@ static int try_take_call(rl_session *s, rl_handle actor, uint32_t group, rl_job 
             atomic_store_explicit(&s->running, m->tasks[i].seq, memory_order_relaxed);
         }
         describe(m, i, out);
+        pass_call_on(&section, a, group);
     } else if (rl_actor_is_over(m, a)) {
         m->actors[a].name[0] = 0; /* nobody is to find it any more */
+        rl_actor_ring_over(&section, a);
         err = RL_EEND;
     } else {
         err = RL_ETIMEDOUT;
@@ -808,12 +819,13 @@ int rl_task_take_call(rl_session *s, rl_handle actor, uint32_t group, int64_t de
     if (pthread_equal(pthread_self(), s->runner)) {
         atomic_store_explicit(&s->running, 0, memory_order_relaxed);
     }
+    uint32_t bit = rl_group_bit(group);
     for (;;) {
-        uint32_t seen = rl_doorbell_read(s);
+        uint32_t seen = rl_callbell_read(s);
         int err = try_take_call(s, actor, group, out);
-        if (err != RL_ETIMEDOUT) return err;
-        if (rl_doorbell_spin(s, seen)) continue;
-        err = rl_doorbell_wait(s, seen, deadline_ns);
+        if (err != RL_ETIMEDOUT || deadline_ns == RL_NO_WAIT) return err;
+        if (rl_callbell_spin(s, bit, seen)) continue;
+        err = rl_callbell_wait(s, bit, seen, deadline_ns);
         if (err) return err;
     }
 }
@@ -1227,7 +1239,7 @@ int rl_task_conclude(rl_session *s, rl_handle task, const rl_value *values, uint
 void rl_task_unreachable(rl_section *section, uint32_t task)
 {
     uint32_t actor = section->s->map.tasks[task].mailbox;
-    if (actor != RL_NIL) rl_actor_ring(section, actor);
+    if (actor != RL_NIL) rl_actor_ring_over(section, actor);
 }
 
 /* ---- load, blocking ---- */

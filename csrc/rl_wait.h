@@ -1,5 +1,8 @@
 /* rl_wait.h - sleeping and waking: futexes on a doorbell a process, and on the `freed` word.
  *
+ * CALLS      The threads of an actor that wait for calls have a futex of their own, and a ring wakes
+ *            one of them: sixteen that look for one call would be in each other's way. Who takes a
+ *            call passes the word on if there is another.
  * PROTOCOL   The waiter reads the word, checks its condition, sleeps while the word is unchanged.
  *            Whoever makes a condition true bumps the word first and then wakes. A waker may be
  *            killed between the two, so no sleep is longer than a second, and the janitor rings
@@ -20,6 +23,9 @@
 
 int64_t rl_now_ns(void);
 
+/* A deadline for who only looks. */
+#define RL_NO_WAIT INT64_C(0)
+
 /* Bump the doorbell of `slot` and wake its sleeping threads. */
 void rl_doorbell_ring(rl_slot *slot);
 
@@ -33,6 +39,25 @@ int rl_doorbell_wait(rl_session *s, uint32_t seen, int64_t deadline_ns);
 int rl_doorbell_spin(const rl_session *s, uint32_t seen);
 
 uint32_t rl_doorbell_read(const rl_session *s);
+
+/* The callbell is for the threads of an actor's process that wait for a call; `groups` says which
+ * groups of threads, a bit each. A ring for one group wakes one thread, unless one of it spins. */
+#define RL_ALL_GROUPS UINT32_MAX
+
+static inline uint32_t rl_group_bit(uint32_t group)
+{
+    return UINT32_C(1) << (group % 32);
+}
+
+void rl_callbell_ring(rl_slot *slot, uint32_t groups);
+
+/* As rl_doorbell_wait, for a thread of the group with `bit`. */
+int rl_callbell_wait(rl_session *s, uint32_t bit, uint32_t seen, int64_t deadline_ns);
+
+/* As rl_doorbell_spin; 0 at once if another thread of the group is spinning. */
+int rl_callbell_spin(const rl_session *s, uint32_t bit, uint32_t seen);
+
+uint32_t rl_callbell_read(const rl_session *s);
 
 /* A block became free: wake who waits for room. */
 void rl_room_announce(rl_control *c);

@@ -107,6 +107,7 @@ cdef extern from "rl_fingerprint.h" nogil:
     uint64_t rl_fingerprint(uint32_t kind, const void *bytes, size_t nbytes)
 
 cdef extern from "rl_wait.h" nogil:
+    int64_t RL_NO_WAIT
     int64_t rl_now_ns()
     int rl_room_wait(rl_session *s, uint32_t seen, int64_t deadline_ns)
 

@@ -803,8 +803,10 @@ cdef class Session:
         cdef Job job = self.new_job(own=False)
         cdef int rc = EINTR
         while rc == EINTR:
-            with nogil:
-                rc = rl_task_take(&self.s, INT64_MAX, &job.job)
+            rc = rl_task_take(&self.s, RL_NO_WAIT, &job.job)
+            if rc == RL_ETIMEDOUT:
+                with nogil:
+                    rc = rl_task_take(&self.s, INT64_MAX, &job.job)
             if rc == EINTR:  # a task that was taken must not be lost to an exception
                 look_at_signals_between_tasks()
         if rc == RL_EAGAIN:
@@ -818,8 +820,11 @@ cdef class Session:
         cdef Job job = self.new_job(own=False)
         cdef int rc = EINTR
         while rc == EINTR:
-            with nogil:
-                rc = rl_task_take_call(&self.s, actor.job.task, group, INT64_MAX, &job.job)
+            # Many threads that let go of the GIL for each call would spend their time handing it on.
+            rc = rl_task_take_call(&self.s, actor.job.task, group, RL_NO_WAIT, &job.job)
+            if rc == RL_ETIMEDOUT:
+                with nogil:
+                    rc = rl_task_take_call(&self.s, actor.job.task, group, INT64_MAX, &job.job)
             if rc == EINTR:
                 look_at_signals_between_tasks()
         if rc in (RL_EEND, RL_ESTALE):
