@@ -833,6 +833,14 @@ cdef class Session:
         job.load_returns()
         return job
 
+    def poll_call(self, Job actor not None, uint32_t group):
+        """Return a call of the actor that this process is; None: there is none now."""
+        cdef Job job = self.new_job(own=False)
+        if rl_task_take_call(&self.s, actor.job.task, group, RL_NO_WAIT, &job.job) != 0:
+            return None
+        job.load_returns()
+        return job
+
     # ---- actors and cancelling ----
 
     def find_actor(self, str space not None, str name not None):

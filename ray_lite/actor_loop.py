@@ -14,7 +14,8 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final
 
 from ray_lite import _core, session
 from ray_lite._values import fail_open_returns
@@ -24,11 +25,14 @@ from ray_lite.exceptions import (
     TaskCancelledError,
     dumps_error,
 )
-from ray_lite.remote import Mode
 from ray_lite.returns import Returns
+from ray_lite.runner import DYNAMIC
 
 if TYPE_CHECKING:
     from ray_lite.actor_worker import Instance
+
+
+BATCH: Final = 64  # calls that the loop is given at once
 
 
 class Loop:
@@ -60,7 +64,7 @@ class Loop:
         #: The task of `_run`, once that runs.
         self._server: asyncio.Task[None] | None = None
         #: What runs now.
-        self._running: dict[asyncio.Task[None], _core.Job] = {}
+        self._running: dict[asyncio.Task[None], tuple[_core.Job, _Room]] = {}
 
     def run(self) -> None:
         """Serve until nobody can call any more, or `stop`."""
@@ -84,32 +88,42 @@ class Loop:
         return done
 
     def _pump(self, group: int, size: int, done: "asyncio.Future[None]") -> None:
-        room = threading.Semaphore(size)
+        room = _Room(size)
         with contextlib.suppress(RaySystemError):  # the session is over
-            while room.acquire():
-                job = self._core.take_call(self._job, group)
-                if job is None:
-                    break
-                if not self._have_done(self._start, job, room):
-                    self._fail_unserved(job)
+            while jobs := self._take(group, room.wait()):
+                room.taken += len(jobs)
+                if not self._have_done(self._start_all, jobs, room):
+                    for job in jobs:
+                        self._fail_unserved(job)
                     break
         self._have_done(_settle, done)
 
-    def _start(self, job: _core.Job, room: threading.Semaphore) -> None:
-        if self._is_stopped or job.is_cancelled:  # since it was taken
-            self._fail_unserved(job)
-            room.release()
-            return
-        task = asyncio.get_running_loop().create_task(self._serve(job))
-        self._running[task] = job
+    def _take(self, group: int, most: int) -> list[_core.Job]:
+        """Wait for a call, and return it with those that are there too; []: the end."""
+        jobs = []
+        job = self._core.take_call(self._job, group)
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) == min(most, BATCH):
+                break
+            job = self._core.poll_call(self._job, group)
+        return jobs
 
-        def forget(task: "asyncio.Task[None]") -> None:
-            del self._running[task]
-            if task.cancelled():  # before its first step
+    def _start_all(self, jobs: list[_core.Job], room: "_Room") -> None:
+        for job in jobs:
+            if self._is_stopped or job.is_cancelled:  # since it was taken
                 self._fail_unserved(job)
-            room.release()
+                room.give()
+                continue
+            task = asyncio.get_running_loop().create_task(self._serve(job))
+            self._running[task] = job, room
+            task.add_done_callback(self._forget)
 
-        task.add_done_callback(forget)
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        job, room = self._running.pop(task)
+        if task.cancelled():  # before its first step
+            self._fail_unserved(job)
+        room.give()
 
     def interrupt_cancelled(self) -> None:
         """From another thread: some call was cancelled; cancel its coroutine."""
@@ -133,7 +147,7 @@ class Loop:
 
     def _cancel_marked(self) -> None:
         """Somebody has cancelled a call of this actor: which?"""
-        for task, job in list(self._running.items()):
+        for task, (job, _) in list(self._running.items()):
             if job.is_cancelled:
                 task.cancel()
 
@@ -153,8 +167,18 @@ class Loop:
         returns = Returns(self._core, job, job.name)
         try:
             export, returns, call = self._instance.runner.prepare(job)
-            if call is not None:
-                await self._deliver(job, export.per_yield, returns, call)
+            if call is None:
+                return
+            outcome = await _outcome_of(job, call)
+            if self._is_stopped:
+                self._fail_unserved(job)
+                return
+            result = None if isinstance(outcome, _Raised) else outcome()
+            if inspect.isasyncgen(result) and job.fills_stream:
+                await returns.deliver_async(result, per_yield=export.per_yield)
+                return
+            dynamic = job.options & DYNAMIC != 0
+            returns.deliver(outcome, dynamic=dynamic, per_yield=export.per_yield)
         except SystemExit as error:
             self._exit(job, error)
         except BaseException as error:
@@ -164,24 +188,41 @@ class Loop:
             sys.stdout.flush()
             sys.stderr.flush()
 
-    async def _deliver(
-        self, job: _core.Job, per_yield: int, returns: Returns, call: Callable[[], Any]
-    ) -> None:
-        outcome = await _outcome_of(job, call)
-        if self._is_stopped:
-            self._fail_unserved(job)
-            return
-        result = None if isinstance(outcome, _Raised) else outcome()
-        if inspect.isasyncgen(result) and job.fills_stream:
-            await returns.deliver_async(result, per_yield=per_yield)
-            return
-        dynamic = bool(job.options & Mode.DYNAMIC)
-        returns.deliver(outcome, dynamic=dynamic, per_yield=per_yield)
-
 
 def _settle(done: "asyncio.Future[None]") -> None:
     if not done.done():
         done.set_result(None)
+
+
+class _Room:
+    """How many more coroutines a group of calls may have.
+
+    The thread that takes calls counts them in `taken`, the loop's thread those that are over in
+    `given`: each writes its own number only, so neither needs a lock.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.taken = 0
+        self.given = 0
+        self._is_awaited = False
+        self._given_one = threading.Event()
+
+    def wait(self) -> int:
+        """Wait until there is room; return for how many."""
+        while (left := self._size - self.taken + self.given) == 0:
+            self._given_one.clear()
+            self._is_awaited = True
+            if self._size - self.taken + self.given == 0:
+                self._given_one.wait()
+            self._is_awaited = False
+        return left
+
+    def give(self) -> None:
+        """One is over."""
+        self.given += 1
+        if self._is_awaited:
+            self._given_one.set()
 
 
 class _Raised:
@@ -199,7 +240,7 @@ async def _outcome_of(job: _core.Job, call: Callable[[], Any]) -> Callable[[], A
     """Await the call's result, if it is to be awaited; return a call that gives or raises it."""
     try:
         result = call()
-        if inspect.isawaitable(result):
+        if type(result) is CoroutineType or inspect.isawaitable(result):
             result = await result
         if job.is_cancelled:
             raise TaskCancelledError(job.task_id.hex())
