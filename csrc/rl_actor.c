@@ -205,8 +205,11 @@ void rl_actor_ring(rl_section *section, uint32_t actor)
 
 void rl_actor_ring_group(rl_section *section, uint32_t actor, uint32_t group)
 {
-    uint32_t slot = slot_of(&section->s->map, actor);
-    if (slot != RL_NIL) rl_slot_ring_call(section, slot, rl_group_bit(group));
+    const rl_mapping *m = &section->s->map;
+    uint32_t slot = slot_of(m, actor);
+    if (slot == RL_NIL) return;
+    int is_alone = m->slots[slot].role == RL_ROLE_WORKER; /* local mode: many actors in a driver */
+    rl_slot_ring_call(section, slot, is_alone ? rl_group_bit(group) : RL_ALL_GROUPS);
 }
 
 void rl_actor_ring_over(rl_section *section, uint32_t actor)

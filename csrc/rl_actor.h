@@ -65,7 +65,7 @@ void rl_mailbox_remove(rl_mapping *m, uint32_t actor, uint32_t call);
 uint32_t rl_mailbox_choose(const rl_mapping *m, uint32_t actor, uint32_t group);
 /* Ring the actor's process. */
 void rl_actor_ring(rl_section *section, uint32_t actor);
-/* Ring a thread of `group` that waits for a call: there is one. */
+/* Ring a thread of `group` that waits for a call: there may be one. */
 void rl_actor_ring_group(rl_section *section, uint32_t actor, uint32_t group);
 /* Ring all threads that wait for a call: nobody can reach the actor any more. */
 void rl_actor_ring_over(rl_section *section, uint32_t actor);

@@ -487,6 +487,7 @@ static void withdraw(rl_section *section, uint32_t i, uint32_t why)
     rl_task *t = &m->tasks[i];
     if (is_call(t)) {
         rl_mailbox_remove(m, actor_of(m, t), i);
+        rl_actor_ring_group(section, actor_of(m, t), t->group); /* it may have held up others */
     } else if (state_of(t) == RL_TASK_READY) {
         remove_ready(m, i);
     }

@@ -99,8 +99,8 @@ int rl_resource_set_total(rl_session *s, uint32_t resource, int64_t total);
 int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_handle *outlet);
 
 /* Worker: take the oldest task that may run now, or sleep until there is one. Returns 0,
- * RL_ETIMEDOUT (at `deadline_ns`; RL_NO_WAIT: there is none, and it has entered the idle set), EINTR, RL_EDEAD, RL_EAGAIN (the supervisor wants this worker to
- * end; it has left the idle set). */
+ * RL_ETIMEDOUT (at `deadline_ns`; RL_NO_WAIT: there is none, and it has entered the idle set),
+ * EINTR, RL_EDEAD, RL_EAGAIN (the supervisor wants this worker to end; it has left the idle set). */
 int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out);
 
 /* Actor: the next call for the threads of `group`, or sleep until there is one. Returns 0,

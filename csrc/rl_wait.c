@@ -54,7 +54,7 @@ void rl_doorbell_ring(rl_slot *slot)
 void rl_callbell_ring(rl_slot *slot, uint32_t groups)
 {
     atomic_fetch_add_explicit(&slot->callbell, 1, memory_order_seq_cst);
-    int one = (groups & (groups - 1)) == 0;
+    int one = (groups & (groups - 1)) == 0 && groups != RL_SHARED_BIT;
     if (one && atomic_load_explicit(&slot->spinning, memory_order_seq_cst) & groups) return;
     if (atomic_load_explicit(&slot->idlers, memory_order_seq_cst)) {
         futex_wake(&slot->callbell, one ? 1 : INT_MAX, groups);

@@ -41,12 +41,15 @@ int rl_doorbell_spin(const rl_session *s, uint32_t seen);
 uint32_t rl_doorbell_read(const rl_session *s);
 
 /* The callbell is for the threads of an actor's process that wait for a call; `groups` says which
- * groups of threads, a bit each. A ring for one group wakes one thread, unless one of it spins. */
+ * groups of threads, a bit each. A ring for one group wakes one thread, unless one of it spins. The
+ * groups from 31 on share the last bit, and a ring for one of them wakes all threads of all: a
+ * single one might be of the wrong group. */
 #define RL_ALL_GROUPS UINT32_MAX
+#define RL_SHARED_BIT (UINT32_C(1) << 31)
 
 static inline uint32_t rl_group_bit(uint32_t group)
 {
-    return UINT32_C(1) << (group % 32);
+    return group < 31 ? UINT32_C(1) << group : RL_SHARED_BIT;
 }
 
 void rl_callbell_ring(rl_slot *slot, uint32_t groups);

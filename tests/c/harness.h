@@ -223,6 +223,20 @@ static inline void rig_await_sleeper(rig *r, uint32_t slot)
     while (atomic_load(&r->map.slots[slot].sleepers) == 0) sched_yield();
 }
 
+/* The same for child `pid`, the n-th that waits for a call of the actor that the slot's process is.
+ * One that has not fallen asleep yet would see a ring that was not for it. */
+static inline void rig_await_idler(rig *r, uint32_t slot, uint32_t n, pid_t pid)
+{
+    char path[32], state = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    while (atomic_load(&r->map.slots[slot].idlers) != n) sched_yield();
+    while (state != 'S') {
+        FILE *f = fopen(path, "r");
+        CHECK(f && fscanf(f, "%*d %*s %c", &state) == 1);
+        fclose(f);
+    }
+}
+
 /* In a forked child: use the slot of `member` as if this process had joined by itself. */
 static inline void rig_use_in_child(rig *r, rl_session *member)
 {

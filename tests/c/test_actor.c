@@ -150,6 +150,57 @@ static void test_ordered_call_that_waits_holds_up_its_caller_and_no_other(void)
     tear_down();
 }
 
+static void test_cancelled_call_that_held_up_others_has_the_actor_look_again(void)
+{
+    set_up(RL_ACTOR_ORDERED, 0);
+    rl_handle dependency = never();
+    rl_handle first = call(&r.s, &dependency, 1), second = call(&r.s, NULL, 0);
+    uint32_t seen = rl_callbell_read(&worker);
+    OK(&r.s, rl_task_cancel(&r.s, first, 0, 0));
+    CHECK(rl_callbell_read(&worker) != seen);
+    run_next(second);
+    OK(&r.s, rl_task_cancel(&r.s, dependency, 0, 0));
+    fail_stranded();
+    release(&r.s, first);
+    release(&r.s, second);
+    release(&r.s, dependency);
+    end_actor();
+    tear_down();
+}
+
+static int wait_for_a_call(void *argument)
+{
+    uint32_t seen = rl_callbell_read(&r.s);
+    rig_use_in_child(&r, &r.s);
+    return rl_callbell_wait(&r.s, rl_group_bit(0), seen, *(int64_t *)argument);
+}
+
+/* As in local mode, where the driver is all actors: a thread of the wrong one must not eat a ring. */
+static void test_call_of_an_actor_that_is_no_worker_wakes_the_threads_of_all(void)
+{
+    rl_job local;
+    pid_t pids[2];
+    int64_t deadline = rl_now_ns() + 20000 * MS_NS;
+    set_up(RL_ACTOR_ORDERED, 0);
+    rl_handle workers = actor;
+    actor = make(&r.s, "local", RL_ACTOR_ORDERED, 0);
+    OK(&r.s, rl_task_take(&r.s, 0, &local));
+    for (uint32_t k = 0; k < 2; k++) {
+        pids[k] = spawn(wait_for_a_call, &deadline);
+        rig_await_idler(&r, r.s.slot, k + 1, pids[k]);
+    }
+    rl_handle out = call(&r.s, NULL, 0);
+    for (int k = 0; k < 2; k++) CHECK_EQ(reap(pids[k]), 0); /* EINTR: by the backstop */
+    rl_value none = {.kind = 1, .block = RL_NIL};
+    OK(&r.s, rl_task_conclude(&r.s, local.task, &none, 1));
+    fail_stranded();
+    release(&r.s, out);
+    release(&r.s, actor);
+    actor = workers;
+    end_actor();
+    tear_down();
+}
+
 static void test_call_of_an_actor_without_order_overtakes_one_that_waits(void)
 {
     set_up(0, 0);
@@ -525,6 +576,8 @@ int main(void)
 {
     RUN(test_calls_run_in_the_order_of_submission);
     RUN(test_ordered_call_that_waits_holds_up_its_caller_and_no_other);
+    RUN(test_cancelled_call_that_held_up_others_has_the_actor_look_again);
+    RUN(test_call_of_an_actor_that_is_no_worker_wakes_the_threads_of_all);
     RUN(test_call_of_an_actor_without_order_overtakes_one_that_waits);
     RUN(test_actor_is_over_when_nobody_can_reach_it_and_no_call_is_left);
     RUN(test_detached_actor_is_not_over);

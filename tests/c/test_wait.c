@@ -214,6 +214,56 @@ static void test_ring_before_the_sleep_is_not_lost(void)
     tear_down();
 }
 
+/* Like a thread of a group of the worker, which is an actor. */
+static int wait_for_a_call(void *argument)
+{
+    uint32_t group = *(uint32_t *)argument;
+    rig_use_in_child(&r, &worker);
+    return rl_callbell_wait(&worker, rl_group_bit(group), rl_callbell_read(&worker), late());
+}
+
+static void start_waiting_for_calls(uint32_t first, uint32_t second, pid_t pids[2])
+{
+    pids[0] = spawn(wait_for_a_call, &first);
+    rig_await_idler(&r, worker.slot, 1, pids[0]);
+    pids[1] = spawn(wait_for_a_call, &second);
+    rig_await_idler(&r, worker.slot, 2, pids[1]);
+}
+
+static void ring_for_a_call(uint32_t group)
+{
+    rl_callbell_ring(&r.map.slots[worker.slot], rl_group_bit(group));
+}
+
+static void test_ring_for_a_call_wakes_one_thread_of_its_group(void)
+{
+    pid_t pids[2];
+    set_up();
+    start_waiting_for_calls(0, 1, pids);
+    ring_for_a_call(1);
+    CHECK_EQ(reap(pids[1]), 0); /* and not the backstop of a second, which is EINTR */
+    CHECK_EQ(atomic_load(&r.map.slots[worker.slot].idlers), 1);
+    ring_for_a_call(0);
+    CHECK_EQ(reap(pids[0]), 0);
+    tear_down();
+}
+
+static void test_ring_for_a_call_of_one_of_very_many_groups_wakes_its_thread(void)
+{
+    pid_t pids[2];
+    set_up();
+    start_waiting_for_calls(1, 33, pids);
+    ring_for_a_call(33);
+    CHECK_EQ(reap(pids[1]), 0);
+    ring_for_a_call(1);
+    CHECK_EQ(reap(pids[0]), 0);
+    start_waiting_for_calls(33, 65, pids);
+    ring_for_a_call(65);
+    CHECK_EQ(reap(pids[1]), 0);
+    CHECK_EQ(reap(pids[0]), 0); /* woken too: they cannot be told apart */
+    tear_down();
+}
+
 static void test_task_that_waits_lends_its_cpu_meanwhile(void)
 {
     rl_handle more[2];
@@ -370,6 +420,8 @@ int main(void)
     RUN(test_submit_in_another_process_wakes_an_idle_worker);
     RUN(test_free_in_another_process_wakes_who_waits_for_room);
     RUN(test_ring_before_the_sleep_is_not_lost);
+    RUN(test_ring_for_a_call_wakes_one_thread_of_its_group);
+    RUN(test_ring_for_a_call_of_one_of_very_many_groups_wakes_its_thread);
     RUN(test_task_that_waits_lends_its_cpu_meanwhile);
     RUN(test_signal_ends_each_wait_with_eintr);
     RUN(test_wait_without_end_lets_its_caller_look_after_a_second);
