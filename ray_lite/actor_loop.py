@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-import sys
 import threading
 from collections.abc import Callable
 from types import CoroutineType
@@ -164,7 +163,7 @@ class Loop:
     async def _serve(self, job: _core.Job) -> None:
         """Run one call; it is finished, failed or stranded afterwards."""
         session.current_job.set(job)
-        returns = Returns(self._core, job, job.name)
+        returns = None
         try:
             export, returns, call = self._instance.runner.prepare(job)
             if call is None:
@@ -183,10 +182,7 @@ class Loop:
             self._exit(job, error)
         except BaseException as error:
             if not self._core.is_over:
-                returns.break_off(error)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+                (returns or Returns(self._core, job, job.name)).break_off(error)
 
 
 def _settle(done: "asyncio.Future[None]") -> None:
