@@ -134,8 +134,7 @@ int rl_doorbell_wait(rl_session *s, uint32_t seen, int64_t deadline_ns)
 {
     if (rl_is_detached(s)) return RL_EDEAD;
     rl_slot *slot = &s->map.slots[s->slot];
-    return sleep_on(s, &slot->doorbell, FUTEX_BITSET_MATCH_ANY, &slot->sleepers, seen,
-                    deadline_ns);
+    return sleep_on(s, &slot->doorbell, FUTEX_BITSET_MATCH_ANY, &slot->sleepers, seen, deadline_ns);
 }
 
 int rl_callbell_wait(rl_session *s, uint32_t bit, uint32_t seen, int64_t deadline_ns)
