@@ -39,7 +39,8 @@ CALLS: Final = {
     "task.remote(1, 'a')": "kept.append(task.remote(1, 'a'))",
     "task.remote(ref)": "kept.append(task.remote(ref))",
 }
-# No CPU: what is submitted stays in its queue, so no worker gets in the way of the count. Valgrind
+# No CPU: what is submitted stays in its queue, so no worker gets in the way of the count; nor do
+# numpy's threads, of which there are none (OPENBLAS_NUM_THREADS): they spin as they start. Valgrind
 # before 3.22 does not know pidfd_open: the driver then watches something that never ends, and goes
 # without waiting for the supervisor, which ends by itself.
 DRIVER: Final = """
@@ -104,7 +105,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
+        env={**os.environ, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
     )
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
