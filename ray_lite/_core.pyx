@@ -1257,6 +1257,11 @@ cdef class Owned:
         """Take the next value of an iterator; StopIteration at the end."""
         return Owned(next(items))
 
+    def take(self):
+        """Return the value, and hold it no more."""
+        value, self.value = self.value, None
+        return value
+
     @property
     def value(self):
         """The value."""

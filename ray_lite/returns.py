@@ -126,7 +126,7 @@ class Returns:
         elif self._job.nreturns == 1:
             self._deliver_one(result)
         else:
-            self._deliver_sequence(result.value)
+            self._deliver_sequence(result)
 
     def _cancelled(self) -> bytes:
         """Return the failure of a call that could not be interrupted; nobody wants its value."""
@@ -163,18 +163,19 @@ class Returns:
             _flush()
             self._job.finish_with(0, stored)
 
-    def _deliver_sequence(self, values: Any) -> None:
+    def _deliver_sequence(self, result: _core.Owned) -> None:
         """Store the items of a list, tuple, array, ...: anything with a length.
 
         They were all there at once, so they become visible at once, in one section.
         """
+        kind = type(result.value).__name__
         try:
-            length = len(values)
-            items = iter(values)
+            length = len(result.value)
+            items = _items_of(result)
         except TypeError as error:
             refusal = TypeError(
                 f"Task {self._name} has num_returns={self._job.nreturns} and must return so many "
-                f"values, as a list or a generator; it returned one {type(values).__name__} "
+                f"values, as a list or a generator; it returned one {kind} "
                 f"({error})"
             )
             self._fail(self._envelope(refusal))
@@ -566,6 +567,27 @@ def _names_that_die(items: Any, value: _core.Owned) -> int:
     if frame is None or sys.getrefcount(frame) > _UNSHARED:
         return 0
     return int(frame.f_lasti in _dead_yields(frame.f_code))
+
+
+#: How a list and a tuple are iterated over, and what is derived from them and iterated over alike.
+_PLAIN_ITERATION: Final = (list.__iter__, tuple.__iter__)
+
+
+def _items_of(result: _core.Owned) -> Iterator[Any]:
+    """Iterate over what a task has returned.
+
+    A list or tuple is given up, so that nothing holds an item beside what the task has left behind.
+    """
+    if getattr(type(result.value), "__iter__", None) not in _PLAIN_ITERATION:
+        return iter(result.value)
+    items = list(result.take())
+    items.reverse()
+    return _pop_all(items)
+
+
+def _pop_all(items: list[Any]) -> Iterator[Any]:
+    while items:
+        yield items.pop()
 
 
 def _spread(items: Generator[Any, Any, Any], count: int) -> Iterator[Any]:

@@ -14,7 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -88,6 +88,25 @@ def test_arrays_that_nobody_else_holds_are_not_copied(zero_copies: Any, num_retu
     refs = list(ray.get(made) if num_returns == "dynamic" else made)
     assert [int(array[-1]) for array in ray.get(refs)] == [0, 1, 2]
     assert zero_copies()[0] == 3
+
+
+class Pair(NamedTuple):
+    """A sequence whose class is the user's."""
+
+    first: Any
+    second: Any
+
+
+@pytest.mark.parametrize("pack", [list, tuple, lambda arrays: Pair(*arrays)])
+def test_arrays_of_a_sequence_that_nobody_else_holds_are_not_copied(
+    zero_copies: Any, pack: Any
+) -> None:
+    @ray.remote(num_returns=2)
+    def make():
+        return pack(np.full(SIZE, i) for i in range(2))
+
+    assert [int(array[-1]) for array in ray.get(make.remote())] == [0, 1]
+    assert zero_copies()[0] == 2
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -349,6 +368,93 @@ def test_value_is_a_snapshot_whatever_its_producer_does_next(function: Any) -> N
 
 
 # ---- who holds the block ----
+
+
+class Keeper:
+    """An actor that returns what it keeps, and changes it in a later call."""
+
+    def __init__(self):
+        """Nothing is kept."""
+        self.kept = None
+
+    def keeps_the_sequence(self):
+        self.kept = [np.zeros(SIZE), np.ones(SIZE)]
+        return self.kept
+
+    def keeps_the_items(self):
+        self.kept = [np.zeros(SIZE), np.ones(SIZE)]
+        return tuple(self.kept)
+
+    def keeps_an_iterator(self):
+        made = [np.zeros(SIZE), np.ones(SIZE)]
+        self.kept = iter(made)
+        return made
+
+    def keeps_views(self):
+        made = [np.zeros(SIZE), np.ones(SIZE)]
+        self.kept = [array[::2] for array in made]
+        return made
+
+    def keeps_rows(self):
+        self.kept = np.zeros((2, SIZE))
+        self.kept[1] = 1
+        return self.kept
+
+    def change(self):
+        for array in self.kept:
+            array[:] = -1
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "keeps_the_sequence",
+        "keeps_the_items",
+        "keeps_an_iterator",
+        "keeps_views",
+        "keeps_rows",
+    ],
+)
+def test_items_of_a_sequence_are_snapshots_whoever_keeps_them(
+    zero_copies: Any, method: str
+) -> None:
+    keeper = ray.remote(Keeper).remote()
+    refs = getattr(keeper, method).options(num_returns=2).remote()
+    ray.get(keeper.change.remote())
+    assert [np.unique(array).tolist() for array in ray.get(refs)] == [[0], [1]]
+    assert zero_copies()[0] == 0
+
+
+def test_array_that_is_two_items_of_a_sequence_is_copied_but_for_the_last(
+    zero_copies: Any,
+) -> None:
+    @ray.remote(num_returns=3)
+    def make():
+        array = np.ones(SIZE)
+        return [array, array[: SIZE // 2], array]
+
+    first, view, last = ray.get(make.remote())
+    assert len(first) == len(last) == 2 * len(view)
+    assert zero_copies()[0] == 1
+
+
+def test_sequence_with_an_item_that_cannot_be_stored_keeps_no_memory(
+    zero_copies: Any,
+) -> None:
+    @ray.remote(num_returns=3)
+    def make():
+        return [np.ones(SIZE), threading.Lock(), np.ones(SIZE)]
+
+    before = in_use()
+    refs = make.remote()
+    assert ray.get(refs[0])[-1] == 1
+    for ref in refs[1:]:
+        with pytest.raises(TypeError):
+            ray.get(ref)
+    assert zero_copies()[0] == 1
+    del ref, refs
+    gc.collect()
+    assert eventually(lambda: in_use() <= before + 64 * 1024)
 
 
 def test_producers_array_keeps_its_block_when_the_consumer_lets_go_first(
