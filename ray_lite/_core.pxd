@@ -330,6 +330,16 @@ cdef class Owned:
     cdef object value
 
 
+cdef class Steps:
+    cdef Session session
+    cdef object dead_yields
+    cdef object code           # what was asked for last
+    cdef frozenset dead        # the answer
+
+    cpdef Stored seal(self, object items, Owned value)
+    cdef int names_that_die(self, object items) except -1
+
+
 cdef class Call:
     cdef object function
     cdef tuple args

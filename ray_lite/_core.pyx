@@ -40,6 +40,7 @@ from ray_lite._codec cimport (
 
 import os
 import sys
+from sys import getprofile, gettrace
 
 from ray_lite.exceptions import (
     ActorAlreadyExistsError,
@@ -54,6 +55,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     FEW_REFS = 8  # in a task's arguments; more need memory
+    UNSHARED = 2  # references to a suspended frame that nobody has got hold of: its own, a variable
 
 cdef int RL_EFULL = -1
 cdef int RL_ETIMEDOUT = -2
@@ -358,15 +360,16 @@ cdef class Session:
         self.private = PrivateMemory(self)
         return self.private
 
-    def store_owned(self, Owned owned not None, uint32_t others):
-        """As `store`, of a value that is given up: one in private memory is not copied.
-
-        Args:
-            owned: The value.
-            others: How many more references to it there are that are known never to be used.
-        """
-        stored = self.store_in_place(owned, others)
+    def store_owned(self, Owned owned not None):
+        """As `store`, of a value that is given up: one in private memory is not copied."""
+        stored = self.store_in_place(owned, 0)
         return self.store_value(owned.value) if stored is None else stored
+
+    def steps(self, dead_yields not None):
+        """Return what takes the values of a generator; see Steps."""
+        cdef Steps steps = Steps.__new__(Steps)
+        steps.session, steps.dead_yields = self, dead_yields
+        return steps
 
     def store_value(self, value):
         """As `store`, of any value: an array that was asked for in the store is not copied."""
@@ -374,7 +377,12 @@ cdef class Session:
         return self.store(encode(value)) if stored is None else stored
 
     cdef Stored store_in_place(self, Owned owned, uint32_t others):
-        """Store an array where it is; None: somebody could change it, or it is elsewhere."""
+        """Store an array where it is; None: somebody could change it, or it is elsewhere.
+
+        Args:
+            owned: The array.
+            others: How many more references to it there are that are known never to be used.
+        """
         if self.private is None:
             return None
         cdef void *memory = own_memory(owned.value)
@@ -1252,11 +1260,6 @@ cdef class Owned:
     def __cinit__(self, value):
         self.value = value
 
-    @staticmethod
-    def next(items):
-        """Take the next value of an iterator; StopIteration at the end."""
-        return Owned(next(items))
-
     def take(self):
         """Return the value, and hold it no more."""
         value, self.value = self.value, None
@@ -1267,10 +1270,47 @@ cdef class Owned:
         """The value."""
         return self.value
 
-    @property
-    def has_own_memory(self):
-        """Whether it is a large array that nothing but references to itself leads to."""
-        return own_memory(self.value) != NULL
+
+@cython.final
+cdef class Steps:
+    """The steps of a task's generator: what it yields, stored where it is if that is possible.
+
+    Compiled because a producer of large arrays has cold caches whenever it comes here: it is the code
+    and the data that it meets on the way that cost time then.
+
+    Args of Session.steps:
+        dead_yields: As liveness.dead_yields; asked when the code object is another than before.
+    """
+
+    def next(self, items not None):
+        """Take the next value: Stored if it needs no copy, else Owned. StopIteration at the end."""
+        cdef Owned value = Owned.__new__(Owned, next(items))
+        stored = self.seal(items, value)
+        return value if stored is None else stored
+
+    cpdef Stored seal(self, object items, Owned value):
+        """Store where it is what `items` has yielded; None: it has to be copied."""
+        if self.session.private is None or own_memory(value.value) == NULL:
+            return None
+        return self.session.store_in_place(value, self.names_that_die(items))
+
+    cdef int names_that_die(self, object items) except -1:
+        """How many names of the generator that yielded a value are never read again."""
+        if gettrace() is not None or getprofile() is not None:
+            return 0
+        inner = getattr(items, "gi_yieldfrom", None)
+        while inner is not None:
+            items = inner
+            inner = getattr(items, "gi_yieldfrom", None)
+        frame = getattr(items, "gi_frame", None)
+        if frame is None:
+            frame = getattr(items, "ag_frame", None)
+        if frame is None or (<PyObject *>frame).ob_refcnt > UNSHARED:
+            return 0
+        code = frame.f_code
+        if code is not self.code:
+            self.code, self.dead = code, self.dead_yields(code)
+        return frame.f_lasti in self.dead
 
 
 @cython.final
