@@ -291,6 +291,7 @@ cdef class Session:
 
     cdef uint32_t fill(self, size_t nbytes) except *
     cdef Stored store_in_place(self, Owned owned, uint32_t others)
+    cdef Stored store_around(self, Owned owned, Encoded encoded)
     cdef Stored store_frozen(self, object value)
     cdef Stored sealed_at(self, void *memory, uint32_t block, object owner, object array)
     cdef ObjectRef adopt(self, rl_handle h)

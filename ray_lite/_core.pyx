@@ -33,6 +33,7 @@ from ray_lite._codec cimport (
     freeze,
     frozen_memory,
     has_pickled,
+    is_plain_around,
     own_memory,
     encode,
     write_large_head,
@@ -363,7 +364,13 @@ cdef class Session:
     def store_owned(self, Owned owned not None):
         """As `store`, of a value that is given up: one in private memory is not copied."""
         stored = self.store_in_place(owned, 0)
-        return self.store_value(owned.value) if stored is None else stored
+        if stored is None:
+            stored = self.store_frozen(owned.value)
+        if stored is not None:
+            return stored
+        encoded = encode(owned.value)
+        stored = self.store_around(owned, encoded)
+        return self.store(encoded) if stored is None else stored
 
     def steps(self, dead_yields not None):
         """Return what takes the values of a generator; see Steps."""
@@ -396,6 +403,28 @@ cdef class Session:
             owned.value = None
         return stored
 
+    cdef Stored store_around(self, Owned owned, Encoded encoded):
+        """Store a container around the one large array in it, where that is; None as above.
+
+        Args:
+            owned: The container; given up if none but plain values are in it.
+            encoded: It.
+        """
+        cdef PyObject *array = encoded.large_array()
+        if self.private is None or array == NULL or own_memory(<object>array) == NULL:
+            return None
+        if not is_plain_around(owned.value, <object>array):
+            return None
+        owned.value = None
+        cdef void *memory = own_memory(<object>array)
+        if array.ob_refcnt != 1:
+            return None
+        cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
+        if block == RL_NIL:
+            return None
+        owner = encoded.take_large_array(<char *>memory - HEAD_ROOM)
+        return stored_in_place(self, encoded.kind, memory, block, encoded.nbytes, owner)
+
     cdef Stored store_frozen(self, object value):
         """Store an array that was asked for in the store where it is, and make it read-only.
 
@@ -417,17 +446,7 @@ cdef class Session:
         cdef size_t nbytes = write_large_head(array, <char *>memory - HEAD_ROOM)
         if nbytes == 0:
             return None
-        cdef Stored stored = Stored.__new__(Stored)
-        stored.session = self
-        stored.refs = []
-        stored.array = owner
-        stored.memory = memory
-        stored.value.kind = KIND_ARRAY
-        stored.value.block = block
-        stored.value.nbytes = nbytes
-        stored.value.in_place = 1
-        stored.value.kept = &stored.kept
-        return stored
+        return stored_in_place(self, KIND_ARRAY, memory, block, nbytes, owner)
 
     def put(self, Encoded encoded not None):
         """Store a value and return a reference to it."""
@@ -1430,6 +1449,22 @@ cdef class Stored:
             p = rl_arena_bytes(&self.session.s, self.value.block)
         self.value.fingerprint = rl_fingerprint(self.value.kind, p, self.value.nbytes)
         return self.value.fingerprint
+
+
+cdef Stored stored_in_place(
+        Session session, uint32_t kind, void *memory, uint32_t block, size_t nbytes, object owner):
+    """The value whose payload surrounds `memory`, which is `owner`'s."""
+    cdef Stored stored = Stored.__new__(Stored)
+    stored.session = session
+    stored.refs = []
+    stored.array = owner
+    stored.memory = memory
+    stored.value.kind = kind
+    stored.value.block = block
+    stored.value.nbytes = nbytes
+    stored.value.in_place = 1
+    stored.value.kept = &stored.kept
+    return stored
 
 
 @cython.final

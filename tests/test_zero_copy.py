@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from support import MIB, Gate, eventually, pass_through
+from support import MIB, Attempts, Gate, eventually, pass_through
 
 import ray_lite as ray
 from ray_lite.exceptions import WorkerCrashedError
@@ -107,6 +107,82 @@ def test_arrays_of_a_sequence_that_nobody_else_holds_are_not_copied(
 
     assert [int(array[-1]) for array in ray.get(make.remote())] == [0, 1]
     assert zero_copies()[0] == 2
+
+
+CONTAINERS = [
+    lambda array: (array,),
+    lambda array: [array],
+    lambda array: (array, {"loss": 1.0}),
+    lambda array: {"x": array, "label": "cat", "epoch": 12},
+    lambda array: [3, {"deep": (array, None)}],
+]
+
+
+@pytest.mark.parametrize("pack", CONTAINERS)
+def test_array_alone_among_plain_values_is_not_copied(zero_copies: Any, pack: Any) -> None:
+    @ray.remote
+    def make():
+        return pack(np.arange(SIZE))
+
+    value = ray.get(make.remote())
+    assert repr(value) == repr(pack(np.arange(SIZE)))
+    assert zero_copies()[0] == 1
+
+
+@pytest.mark.parametrize("num_returns", [3, "dynamic", "streaming"])
+def test_containers_that_a_generator_yields_are_not_copied(
+    zero_copies: Any, num_returns: Any
+) -> None:
+    @ray.remote(num_returns=num_returns)
+    def make():
+        for i in range(3):
+            yield np.full((2, SIZE), i, order="F"), i
+
+    made = make.remote()
+    refs = list(ray.get(made) if num_returns == "dynamic" else made)
+    for i, (array, number) in enumerate(ray.get(refs)):
+        assert number == i
+        assert array.shape == (2, SIZE)
+        assert array.flags.f_contiguous
+        assert not array.flags.writeable
+        assert (array == i).all()
+    assert zero_copies()[0] == 3
+
+
+class Holder:
+    """An object that has an array, and changes it when it goes."""
+
+    def __init__(self, array: Any) -> None:
+        """Keep it."""
+        self.array = array
+
+    def __reduce__(self):
+        """Arrive as the array."""
+        return list, ([self.array],)
+
+    def __del__(self):
+        """Change what others may have."""
+        self.array[:] = -1
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda array: (array, array[: SIZE // 2]),
+        lambda array: (array, np.ones(3)),
+        lambda array: [array, "x" * 200],
+        lambda array: [array, Holder(array)],
+        lambda array: [array, ray.put(1)],
+        lambda array: (array.reshape(2, -1), 1),
+    ],
+)
+def test_array_among_other_things_is_copied(zero_copies: Any, pack: Any) -> None:
+    @ray.remote
+    def make():
+        return pack(np.ones(SIZE))
+
+    assert float(ray.get(make.remote())[0].sum()) == SIZE
+    assert zero_copies()[0] == 0
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -329,6 +405,33 @@ def keeps_the_container():
     yield np.zeros(SIZE)
 
 
+def yields_a_container_that_it_keeps():
+    box = [np.ones(SIZE)]
+    yield box
+    box[0][:] = -1
+
+
+def yields_a_container_of_what_it_keeps():
+    array = np.ones(SIZE)
+    yield {"x": array, "i": 1}
+    array[:] = -1
+
+
+def yields_an_inner_container_that_it_keeps():
+    inner = (np.ones(SIZE),)
+    yield [inner, 1]
+    inner[0][:] = -1
+
+
+def yields_a_container_of_what_has_a_view():
+    array = np.ones(SIZE)
+    view = array[::2]
+    box = [array]
+    del array
+    yield [box.pop()]
+    view[:] = -1
+
+
 def delegates_to_one_that_keeps():
     yield from keeps_alias_inner()
 
@@ -455,6 +558,50 @@ def test_sequence_with_an_item_that_cannot_be_stored_keeps_no_memory(
     del ref, refs
     gc.collect()
     assert eventually(lambda: in_use() <= before + 64 * 1024)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        yields_a_container_that_it_keeps,
+        yields_a_container_of_what_it_keeps,
+        yields_an_inner_container_that_it_keeps,
+        yields_a_container_of_what_has_a_view,
+    ],
+)
+def test_container_is_a_snapshot_whatever_its_producer_does_next(
+    zero_copies: Any, function: Any
+) -> None:
+    made = ray.remote(function).remote()
+    ray.get(made.completed())
+    assert [repr(ray.get(ref)) for ref in made] == [repr(value) for value in function()]
+    assert zero_copies()[0] == 0
+
+
+@pytest.mark.parametrize("pack", [lambda array: array, *CONTAINERS])
+def test_second_attempt_that_copies_has_yielded_the_same(
+    zero_copies: Any, attempts: Attempts, pack: Any
+) -> None:
+    begin = attempts.begin
+
+    @ray.remote(max_retries=1)
+    def make():
+        kept = []
+        is_first = begin() == 1
+        for i in range(3):
+            array = np.full(SIZE, i)
+            if not is_first:
+                kept.append(array)
+            box = [pack(array)]
+            del array
+            yield box.pop()
+        if is_first:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    refs = list(make.remote())
+    assert attempts.made() == 2
+    assert [repr(ray.get(ref)) for ref in refs] == [repr(pack(np.full(SIZE, i))) for i in range(3)]
+    assert zero_copies()[0] == 3
 
 
 def test_producers_array_keeps_its_block_when_the_consumer_lets_go_first(
