@@ -80,9 +80,6 @@ _YIELDS: Final = [
     for how in ("nobody waits", "consumer sleeps", "sole reference")
 ]
 
-# Rows of what ray_lite does not have so far; whoever builds it takes the row out.
-NOT_YET: Final = frozenset(_BORN)
-
 LIMITS: Final = {
     ("tasks", "single client tasks sync"): "futex round trip, asleep",
     ("put_get", "put 1 MB"): "memcpy of 1 MB to one warm block",

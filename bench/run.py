@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from bars import BARS, MEAN_AT_LEAST, NOT_YET, AllResults, Bar, judge, share_of_limit
+from bars import BARS, MEAN_AT_LEAST, AllResults, Bar, judge, share_of_limit
 from common import BUILD, MACHINE, OURS, Plan, Runs, add_options, as_json, collect, lead, plan_from
 from common import shown as number
 
@@ -77,7 +77,7 @@ def _lines_of(
     elif MACHINE in runs.values:
         start = (start[0], "", "")
     elif not runs.values:
-        start = (row, "not yet" if row in NOT_YET else "not measured", "")
+        start = (row, "not measured", "")
     of_limit = "" if share is None else f"{share:.2f}"
     for peer, cells in _peers_of(runs, bars, results):
         yield (*start, peer, *cells, of_limit)

@@ -162,24 +162,33 @@ static int claim(rl_session *s, uint64_t nbytes, uint32_t *out)
     return 0;
 }
 
-/* Populate what of [offset, offset + nbytes) this process has not written yet. */
+static int is_warm(const rl_session *s, uint64_t granule)
+{
+    return (s->warm[granule / 8] >> (granule % 8)) & 1;
+}
+
+/* The first of the granules [i, end) that this process has not written, or `end`. */
+static uint64_t skip_warm(const rl_session *s, uint64_t i, uint64_t end)
+{
+    while (i < end && is_warm(s, i)) i += i % 8 == 0 && s->warm[i / 8] == 0xff ? 8 : 1;
+    return i < end ? i : end;
+}
+
+/* Populate what of [offset, offset + nbytes) this process has not written yet. Whole granules, also
+ * those that reach beyond: the ends of a block would else be populated each time it is filled. */
 static int warm(rl_session *s, uint64_t offset, uint64_t nbytes)
 {
-    uint64_t end = (offset + nbytes - 1) >> WARM_SHIFT;
-    for (uint64_t i = offset >> WARM_SHIFT; i <= end; i++) {
-        if (s->warm[i / 8] & (1u << (i % 8))) continue;
+    uint64_t end = ((offset + nbytes - 1) >> WARM_SHIFT) + 1;
+    uint64_t i = offset >> WARM_SHIFT;
+    while ((i = skip_warm(s, i, end)) < end) {
         uint64_t first = i;
-        while (i <= end && !(s->warm[i / 8] & (1u << (i % 8)))) i++;
+        while (i < end && !is_warm(s, i)) i++;
         uint64_t begin = first << WARM_SHIFT;
         uint64_t stop = i << WARM_SHIFT;
-        if (begin < offset) begin = offset;
-        if (stop > offset + nbytes) stop = offset + nbytes;
+        if (stop > s->map.data_size) stop = s->map.data_size;
         int err = rl_segment_populate(&s->map, begin, stop - begin);
         if (err) return err;
-        for (uint64_t k = first; k < i; k++) {
-            int whole = (k << WARM_SHIFT) >= begin && ((k + 1) << WARM_SHIFT) <= stop;
-            if (whole) s->warm[k / 8] |= (uint8_t)(1u << (k % 8));
-        }
+        for (uint64_t k = first; k < i; k++) s->warm[k / 8] |= (uint8_t)(1u << (k % 8));
     }
     return 0;
 }

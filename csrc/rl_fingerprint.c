@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { LINE = 64, SAMPLES = 64 };
+enum { LINE = 64, WORDS = LINE / 8, SAMPLES = 64 };
 
 static uint64_t mix(uint64_t hash, uint64_t word)
 {
@@ -13,12 +13,36 @@ static uint64_t mix(uint64_t hash, uint64_t word)
     return z ^ (z >> 31);
 }
 
-/* Hash up to one line. */
-static uint64_t mix_bytes(uint64_t hash, const uint8_t *bytes, size_t nbytes)
+/* Hash what follows the last whole line. */
+static uint64_t mix_tail(uint64_t hash, const uint8_t *bytes, size_t nbytes)
 {
-    uint64_t words[LINE / 8] = {0};
+    uint64_t words[WORDS] = {0};
     memcpy(words, bytes, nbytes);
     for (size_t i = 0; i < (nbytes + 7) / 8; i++) hash = mix(hash, words[i]);
+    return hash;
+}
+
+/* Offset of sample k of `nlines` lines. */
+static size_t sample_at(size_t k, size_t nlines)
+{
+    return LINE * (nlines <= SAMPLES ? k : k * (nlines - 1) / (SAMPLES - 1));
+}
+
+/* Hash the sampled lines. Each word of a line has a chain of its own, so that the multiplications of
+ * one need not wait for those of another. The lines of a large value are far apart, each on a page of
+ * its own: fetched one by one, they would cost a long walk to memory each. */
+static uint64_t mix_lines(uint64_t hash, const uint8_t *bytes, size_t nlines)
+{
+    size_t count = nlines < SAMPLES ? nlines : SAMPLES;
+    for (size_t k = 0; k < count; k++) __builtin_prefetch(bytes + sample_at(k, nlines));
+
+    uint64_t chains[WORDS] = {0};
+    for (size_t k = 0; k < count; k++) {
+        uint64_t words[WORDS];
+        memcpy(words, bytes + sample_at(k, nlines), LINE);
+        for (size_t i = 0; i < WORDS; i++) chains[i] = mix(chains[i], words[i]);
+    }
+    for (size_t i = 0; i < WORDS; i++) hash = mix(hash, chains[i]);
     return hash;
 }
 
@@ -28,11 +52,7 @@ uint64_t rl_fingerprint(uint32_t kind, const void *bytes, size_t nbytes)
     uint64_t hash = mix(mix(0, kind), nbytes);
     size_t nlines = nbytes / LINE;
     size_t tail = nbytes % LINE;
-    if (tail) hash = mix_bytes(hash, p + nlines * LINE, tail);
-    size_t count = nlines < SAMPLES ? nlines : SAMPLES;
-    for (size_t k = 0; k < count; k++) {
-        size_t line = nlines <= SAMPLES ? k : k * (nlines - 1) / (SAMPLES - 1);
-        hash = mix_bytes(hash, p + line * LINE, LINE);
-    }
+    if (tail) hash = mix_tail(hash, p + nlines * LINE, tail);
+    if (nlines) hash = mix_lines(hash, p, nlines);
     return hash ? hash : 1;
 }

@@ -1,4 +1,5 @@
 # _codec.pxd - what other Cython rooms may use of the codec. Declarations only.
+from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 # What a payload is. The core stores the kind beside the payload and never looks into either.
@@ -33,6 +34,12 @@ cdef class Encoded:
 
     # Fill dest[0:nbytes]; `dest` is 64-byte aligned. Large copies run without the GIL.
     cdef int write_to(self, char *dest) except -1
+    cdef size_t write_pieces(self, char *dest, Py_ssize_t count) except? 0
+    # The one large array of a container, at HEAD_ROOM of the payload, borrowed; NULL: it is no such
+    # value.
+    cdef PyObject *large_array(self) noexcept
+    # Write what comes before it to head[0:HEAD_ROOM], and give it up.
+    cdef object take_large_array(self, char *head)
 
 # The payload of a large array: its head has the first HEAD_ROOM bytes to itself, so that an array
 # that lies so far behind the start of a block can become a payload as it is.
@@ -51,6 +58,9 @@ cdef int freeze(object array) except -1
 # Write the head of such an array to dest[0:HEAD_ROOM]. Returns its payload's length; 0: its dtype is
 # nothing that a head can carry.
 cdef size_t write_large_head(object array, char *dest) except? 0
+
+# Is `value` small and made of nothing but plain values and `array`? Then nothing happens when it goes.
+cdef bint is_plain_around(object value, object array) except? True
 
 # The envelope of an error, which stands for a value.
 cdef class ErrorPayload:

@@ -162,17 +162,35 @@ cdef class Encoded:
     """A value ready to be written. Holds the value's own buffers: write it before they change."""
 
     cdef int write_to(self, char *dest) except -1:
+        self.write_pieces(dest, len(self._pieces) if self._pieces is not None else 0)
+        return 0
+
+    cdef size_t write_pieces(self, char *dest, Py_ssize_t count) except? 0:
+        """Write the lead and the first `count` pieces; return their end."""
         cdef size_t cursor = self._lead_nbytes
         copy_bytes(dest, self._lead, cursor)
-        if self._pieces is None:
-            return 0
         cdef size_t offset, nbytes
-        for piece in self._pieces:
-            offset, nbytes, source = <tuple>piece
+        cdef Py_ssize_t i
+        for i in range(count):
+            offset, nbytes, source = <tuple>self._pieces[i]
             memset(dest + cursor, 0, offset - cursor)
             copy_piece(dest + offset, nbytes, source)
             cursor = offset + nbytes
-        return 0
+        return cursor
+
+    cdef PyObject *large_array(self) noexcept:
+        cdef Py_ssize_t count = len(self._pieces) if self._pieces is not None else 0
+        if self.kind != KIND_PICKLE or count == 0 or self.refs or self.moves:
+            return NULL
+        last = <tuple>self._pieces[count - 1]
+        if <size_t>last[0] != HEAD_ROOM or type(last[2]) is not cnp.ndarray:
+            return NULL
+        return <PyObject *>last[2]
+
+    cdef object take_large_array(self, char *head):
+        cdef size_t end = self.write_pieces(head, len(self._pieces) - 1)
+        memset(head + end, 0, HEAD_ROOM - end)
+        return (<tuple>self._pieces.pop())[2]
 
     def to_bytes(self):
         """Return the payload as bytes."""
@@ -421,6 +439,17 @@ cdef size_t write_large_head(object value, char *dest) except? 0:
     return HEAD_ROOM + <size_t>cnp.PyArray_NBYTES(array)
 
 
+cdef inline void make_head_room(Encoded result, size_t nbytes) noexcept:
+    """Have an array of `nbytes` begin where one does that is not copied: equal values, equal payloads."""
+    if nbytes >= LARGE_NBYTES and result.nbytes < HEAD_ROOM:
+        result.nbytes = HEAD_ROOM
+
+
+cdef bint is_plain_around(object value, object array) except? True:
+    cdef int budget = PLAIN_BUDGET
+    return is_plain(value, &budget, array)
+
+
 cdef Encoded encode_array(cnp.ndarray array):
     """Return `array` as KIND_ARRAY, or None if its elements are not plain memory."""
     dtype_text = describe_dtype(array)
@@ -429,8 +458,7 @@ cdef Encoded encode_array(cnp.ndarray array):
     head = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>array_head_nbytes(array, dtype_text))
     cdef Encoded result = encoded_lead(KIND_ARRAY, head)
     cdef size_t nbytes = <size_t>cnp.PyArray_NBYTES(array)
-    if nbytes >= LARGE_NBYTES and result.nbytes < HEAD_ROOM:
-        result.nbytes = HEAD_ROOM  # as where it is not copied: equal values, equal payloads
+    make_head_room(result, nbytes)
     cdef size_t data_offset = append_piece(result, array, nbytes)
     write_array_head(PyBytes_AS_STRING(head), array, dtype_text, data_offset)
     return result
@@ -784,6 +812,9 @@ cdef class _Pickling:
         self.write_head(PyByteArray_AS_STRING(lead), lead_nbytes)
         result._pieces = self.stream_pieces(lead_nbytes)
         result.nbytes = lead_nbytes + self.stream_nbytes
+        if len(self.items) == 1:
+            tag, source, _ = self.items[0]
+            make_head_room(result, source.nbytes if tag == ITEM_ARRAY else 0)
         self.lay_out_items(result, PyByteArray_AS_STRING(lead), heads)
         return result
 
@@ -859,8 +890,11 @@ cdef _Pickling arrays_alone(object value, _Numbering numbering):
     return arrays if len(ids) == len(<tuple>value) else None
 
 
-cdef bint is_plain(object value, int *budget) except? True:
-    """Tell whether `value` is small and made of nothing that a stream could leave out."""
+cdef bint is_plain(object value, int *budget, object array=None) except? True:
+    """Tell whether `value` is small and made of nothing that a stream could leave out.
+
+    But for `array`, which may be any number of times in it.
+    """
     cdef object kind = type(value)
     budget[0] -= 1
     if budget[0] < 0:
@@ -872,15 +906,15 @@ cdef bint is_plain(object value, int *budget) except? True:
         return True
     if kind is list or kind is tuple:
         for item in value:
-            if not is_plain(item, budget):
+            if not is_plain(item, budget, array):
                 return False
         return True
     if kind is dict:
         for key, item in (<dict>value).items():
-            if not is_plain(key, budget) or not is_plain(item, budget):
+            if not is_plain(key, budget) or not is_plain(item, budget, array):
                 return False
         return True
-    return False
+    return value is array
 
 
 cdef _Pickling pickled(object value, _Numbering numbering):

@@ -299,6 +299,7 @@ cdef class Session:
 
     cdef uint32_t fill(self, size_t nbytes) except *
     cdef Stored store_in_place(self, Owned owned, uint32_t others)
+    cdef Stored store_around(self, Owned owned, Encoded encoded)
     cdef Stored store_frozen(self, object value)
     cdef Stored sealed_at(self, void *memory, uint32_t block, object owner, object array)
     cdef ObjectRef adopt(self, rl_handle h)
@@ -339,6 +340,16 @@ cdef class PrivateMemory:
 
 cdef class Owned:
     cdef object value
+
+
+cdef class Steps:
+    cdef Session session
+    cdef object dead_yields
+    cdef object code           # what was asked for last
+    cdef frozenset dead        # the answer
+
+    cpdef Stored seal(self, object items, Owned value)
+    cdef int names_that_die(self, object items) except -1
 
 
 cdef class Call:

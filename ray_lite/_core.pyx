@@ -35,6 +35,7 @@ from ray_lite._codec cimport (
     freeze,
     frozen_memory,
     has_pickled,
+    is_plain_around,
     own_memory,
     encode,
     write_large_head,
@@ -42,6 +43,7 @@ from ray_lite._codec cimport (
 
 import os
 import sys
+from sys import getprofile, gettrace
 
 from ray_lite.exceptions import (
     ActorAlreadyExistsError,
@@ -57,6 +59,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     FEW_REFS = 8  # in a task's arguments; more need memory
+    UNSHARED = 2  # references to a suspended frame that nobody has got hold of: its own, a variable
 
 cdef int RL_EFULL = -1
 cdef int RL_ETIMEDOUT = -2
@@ -377,15 +380,22 @@ cdef class Session:
         self.private = PrivateMemory(self)
         return self.private
 
-    def store_owned(self, Owned owned not None, uint32_t others):
-        """As `store`, of a value that is given up: one in private memory is not copied.
+    def store_owned(self, Owned owned not None):
+        """As `store`, of a value that is given up: one in private memory is not copied."""
+        stored = self.store_in_place(owned, 0)
+        if stored is None:
+            stored = self.store_frozen(owned.value)
+        if stored is not None:
+            return stored
+        encoded = encode(owned.value)
+        stored = self.store_around(owned, encoded)
+        return self.store(encoded) if stored is None else stored
 
-        Args:
-            owned: The value.
-            others: How many more references to it there are that are known never to be used.
-        """
-        stored = self.store_in_place(owned, others)
-        return self.store_value(owned.value) if stored is None else stored
+    def steps(self, dead_yields not None):
+        """Return what takes the values of a generator; see Steps."""
+        cdef Steps steps = Steps.__new__(Steps)
+        steps.session, steps.dead_yields = self, dead_yields
+        return steps
 
     def store_value(self, value):
         """As `store`, of any value: an array that was asked for in the store is not copied."""
@@ -393,7 +403,12 @@ cdef class Session:
         return self.store(encode(value)) if stored is None else stored
 
     cdef Stored store_in_place(self, Owned owned, uint32_t others):
-        """Store an array where it is; None: somebody could change it, or it is elsewhere."""
+        """Store an array where it is; None: somebody could change it, or it is elsewhere.
+
+        Args:
+            owned: The array.
+            others: How many more references to it there are that are known never to be used.
+        """
         if self.private is None:
             return None
         cdef void *memory = own_memory(owned.value)
@@ -406,6 +421,28 @@ cdef class Session:
         if stored is not None:
             owned.value = None
         return stored
+
+    cdef Stored store_around(self, Owned owned, Encoded encoded):
+        """Store a container around the one large array in it, where that is; None as above.
+
+        Args:
+            owned: The container; given up if none but plain values are in it.
+            encoded: It.
+        """
+        cdef PyObject *array = encoded.large_array()
+        if self.private is None or array == NULL or own_memory(<object>array) == NULL:
+            return None
+        if not is_plain_around(owned.value, <object>array):
+            return None
+        owned.value = None
+        cdef void *memory = own_memory(<object>array)
+        if array.ob_refcnt != 1:
+            return None
+        cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
+        if block == RL_NIL:
+            return None
+        owner = encoded.take_large_array(<char *>memory - HEAD_ROOM)
+        return stored_in_place(self, encoded.kind, memory, block, encoded.nbytes, owner)
 
     cdef Stored store_frozen(self, object value):
         """Store an array that was asked for in the store where it is, and make it read-only.
@@ -428,17 +465,7 @@ cdef class Session:
         cdef size_t nbytes = write_large_head(array, <char *>memory - HEAD_ROOM)
         if nbytes == 0:
             return None
-        cdef Stored stored = Stored.__new__(Stored)
-        stored.session = self
-        stored.refs = []
-        stored.array = owner
-        stored.memory = memory
-        stored.value.kind = KIND_ARRAY
-        stored.value.block = block
-        stored.value.nbytes = nbytes
-        stored.value.in_place = 1
-        stored.value.kept = &stored.kept
-        return stored
+        return stored_in_place(self, KIND_ARRAY, memory, block, nbytes, owner)
 
     def put(self, Encoded encoded not None):
         """Store a value and return a reference to it."""
@@ -1347,20 +1374,57 @@ cdef class Owned:
     def __cinit__(self, value):
         self.value = value
 
-    @staticmethod
-    def next(items):
-        """Take the next value of an iterator; StopIteration at the end."""
-        return Owned(next(items))
+    def take(self):
+        """Return the value, and hold it no more."""
+        value, self.value = self.value, None
+        return value
 
     @property
     def value(self):
         """The value."""
         return self.value
 
-    @property
-    def has_own_memory(self):
-        """Whether it is a large array that nothing but references to itself leads to."""
-        return own_memory(self.value) != NULL
+
+@cython.final
+cdef class Steps:
+    """The steps of a task's generator: what it yields, stored where it is if that is possible.
+
+    Compiled because a producer of large arrays has cold caches whenever it comes here: it is the code
+    and the data that it meets on the way that cost time then.
+
+    Args of Session.steps:
+        dead_yields: As liveness.dead_yields; asked when the code object is another than before.
+    """
+
+    def next(self, items not None):
+        """Take the next value: Stored if it needs no copy, else Owned. StopIteration at the end."""
+        cdef Owned value = Owned.__new__(Owned, next(items))
+        stored = self.seal(items, value)
+        return value if stored is None else stored
+
+    cpdef Stored seal(self, object items, Owned value):
+        """Store where it is what `items` has yielded; None: it has to be copied."""
+        if self.session.private is None or own_memory(value.value) == NULL:
+            return None
+        return self.session.store_in_place(value, self.names_that_die(items))
+
+    cdef int names_that_die(self, object items) except -1:
+        """How many names of the generator that yielded a value are never read again."""
+        if gettrace() is not None or getprofile() is not None:
+            return 0
+        inner = getattr(items, "gi_yieldfrom", None)
+        while inner is not None:
+            items = inner
+            inner = getattr(items, "gi_yieldfrom", None)
+        frame = getattr(items, "gi_frame", None)
+        if frame is None:
+            frame = getattr(items, "ag_frame", None)
+        if frame is None or (<PyObject *>frame).ob_refcnt > UNSHARED:
+            return 0
+        code = frame.f_code
+        if code is not self.code:
+            self.code, self.dead = code, self.dead_yields(code)
+        return frame.f_lasti in self.dead
 
 
 @cython.final
@@ -1480,6 +1544,22 @@ cdef class Stored:
             p = rl_arena_bytes(&self.session.s, self.value.block)
         self.value.fingerprint = rl_fingerprint(self.value.kind, p, self.value.nbytes)
         return self.value.fingerprint
+
+
+cdef Stored stored_in_place(
+        Session session, uint32_t kind, void *memory, uint32_t block, size_t nbytes, object owner):
+    """The value whose payload surrounds `memory`, which is `owner`'s."""
+    cdef Stored stored = Stored.__new__(Stored)
+    stored.session = session
+    stored.refs = []
+    stored.array = owner
+    stored.memory = memory
+    stored.value.kind = kind
+    stored.value.block = block
+    stored.value.nbytes = nbytes
+    stored.value.in_place = 1
+    stored.value.kept = &stored.kept
+    return stored
 
 
 @cython.final

@@ -78,6 +78,7 @@ class Returns:
     ) -> None:
         """Keep them; nothing is stored before `deliver` or `fail`."""
         self._core = core
+        self._steps = core.steps(_dead_yields)
         self._job = job
         self._name = name
         self._retry = Exception if retry is True else retry or ()
@@ -126,7 +127,7 @@ class Returns:
         elif self._job.nreturns == 1:
             self._deliver_one(result)
         else:
-            self._deliver_sequence(result.value)
+            self._deliver_sequence(result)
 
     def _cancelled(self) -> bytes:
         """Return the failure of a call that could not be interrupted; nobody wants its value."""
@@ -163,18 +164,19 @@ class Returns:
             _flush()
             self._job.finish_with(0, stored)
 
-    def _deliver_sequence(self, values: Any) -> None:
+    def _deliver_sequence(self, result: _core.Owned) -> None:
         """Store the items of a list, tuple, array, ...: anything with a length.
 
         They were all there at once, so they become visible at once, in one section.
         """
+        kind = type(result.value).__name__
         try:
-            length = len(values)
-            items = iter(values)
+            length = len(result.value)
+            items = _items_of(result)
         except TypeError as error:
             refusal = TypeError(
                 f"Task {self._name} has num_returns={self._job.nreturns} and must return so many "
-                f"values, as a list or a generator; it returned one {type(values).__name__} "
+                f"values, as a list or a generator; it returned one {kind} "
                 f"({error})"
             )
             self._fail(self._envelope(refusal))
@@ -301,7 +303,9 @@ class Returns:
                 return self._envelope(TaskCancelledError(self._job.task_id.hex()))
             except BaseException as error:
                 return self._cut_short(count, shown, self._envelope_or_strand(error))
-            stored, failure = self._store(value, _names_that_die(items, value))
+            stored, failure = self._steps.seal(items, value), b""
+            if stored is None:
+                stored, failure = self._store(value)
             if stored is None:
                 return self._cut_short(count, shown, failure)
             failure = self._append(stored, count, shown)
@@ -398,14 +402,16 @@ class Returns:
         At the end of the items: (None, b"") where any number of them is right (i is None).
         """
         try:
-            value = _core.Owned.next(items)
+            value = self._steps.next(items)
         except StopIteration:
             return None, b"" if i is None else self._wrong_count(i)
         except self._passing:
             raise
         except BaseException as error:
             return None, self._envelope_or_strand(error)
-        return self._store(value, _names_that_die(items, value))
+        if type(value) is _core.Owned:
+            return self._store(value)
+        return value, b""
 
     def _end_of(self, items: Iterator[Any]) -> bytes:
         """Return b"" if the generator ends here, else the failure for the last reference."""
@@ -423,10 +429,10 @@ class Returns:
         )
         return self._envelope(extra)
 
-    def _store(self, value: _core.Owned, others: int = 0) -> tuple[_core.Stored | None, bytes]:
+    def _store(self, value: _core.Owned) -> tuple[_core.Stored | None, bytes]:
         """Have `value` in shared memory: (stored, b""), or (None, the failure in its place)."""
         try:
-            return self._core.store_owned(value, others), b""
+            return self._core.store_owned(value), b""
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -550,22 +556,27 @@ class Returns:
         return self._envelope(error)
 
 
-#: References to a suspended frame that nobody has got hold of, as getrefcount counts them: the
-#: generator's, the variable's, the argument's.
-_UNSHARED: Final = 3
 _dead_yields: Final = functools.lru_cache(maxsize=1024)(dead_yields)
 
+#: How a list and a tuple are iterated over, and what is derived from them and iterated over alike.
+_PLAIN_ITERATION: Final = (list.__iter__, tuple.__iter__)
 
-def _names_that_die(items: Any, value: _core.Owned) -> int:
-    """Return how many names of the generator that yielded an array are never read again."""
-    if not value.has_own_memory or sys.gettrace() or sys.getprofile():
-        return 0
-    while (inner := getattr(items, "gi_yieldfrom", None)) is not None:
-        items = inner
-    frame = getattr(items, "gi_frame", None) or getattr(items, "ag_frame", None)
-    if frame is None or sys.getrefcount(frame) > _UNSHARED:
-        return 0
-    return int(frame.f_lasti in _dead_yields(frame.f_code))
+
+def _items_of(result: _core.Owned) -> Iterator[Any]:
+    """Iterate over what a task has returned.
+
+    A list or tuple is given up, so that nothing holds an item beside what the task has left behind.
+    """
+    if getattr(type(result.value), "__iter__", None) not in _PLAIN_ITERATION:
+        return iter(result.value)
+    items = list(result.take())
+    items.reverse()
+    return _pop_all(items)
+
+
+def _pop_all(items: list[Any]) -> Iterator[Any]:
+    while items:
+        yield items.pop()
 
 
 def _spread(items: Generator[Any, Any, Any], count: int) -> Iterator[Any]:

@@ -20,11 +20,13 @@ import numpy as np
 from conformance.support import MIB, Attempts, Gate, count_attempts
 
 import ray_lite
+from ray_lite import _core
 
 __all__ = [
     "MIB",
     "Attempts",
     "Belongings",
+    "CopyingSteps",
     "Gate",
     "Output",
     "array",
@@ -50,6 +52,17 @@ def eventually(condition: Callable[[], object], patience: float = PATIENCE) -> b
             return False
         time.sleep(STEP)
     return True
+
+
+class CopyingSteps:
+    """What a store that has no memory of its own says to what a generator yields."""
+
+    def next(self, items: Iterator[Any]) -> _core.Owned:
+        """Take the next value."""
+        return _core.Owned(next(items))
+
+    def seal(self, items: Any, value: _core.Owned) -> None:
+        """Have it copied."""
 
 
 # ---- processes ----

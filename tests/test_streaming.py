@@ -18,6 +18,7 @@ import pytest
 from support import (
     MIB,
     Attempts,
+    CopyingSteps,
     Gate,
     Output,
     array,
@@ -225,7 +226,11 @@ class FullTables:
         """Make the call."""
         return _core.Owned(call())
 
-    def store_owned(self, value: Any, others: int) -> Any:
+    def steps(self, dead_yields: Any) -> Any:
+        """Copy all."""
+        return CopyingSteps()
+
+    def store_owned(self, value: Any) -> Any:
         """As store."""
         return self.store(value)
 

@@ -14,11 +14,11 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from support import MIB, Gate, eventually, pass_through
+from support import MIB, Attempts, Gate, eventually, pass_through
 
 import ray_lite as ray
 from ray_lite.exceptions import WorkerCrashedError
@@ -88,6 +88,101 @@ def test_arrays_that_nobody_else_holds_are_not_copied(zero_copies: Any, num_retu
     refs = list(ray.get(made) if num_returns == "dynamic" else made)
     assert [int(array[-1]) for array in ray.get(refs)] == [0, 1, 2]
     assert zero_copies()[0] == 3
+
+
+class Pair(NamedTuple):
+    """A sequence whose class is the user's."""
+
+    first: Any
+    second: Any
+
+
+@pytest.mark.parametrize("pack", [list, tuple, lambda arrays: Pair(*arrays)])
+def test_arrays_of_a_sequence_that_nobody_else_holds_are_not_copied(
+    zero_copies: Any, pack: Any
+) -> None:
+    @ray.remote(num_returns=2)
+    def make():
+        return pack(np.full(SIZE, i) for i in range(2))
+
+    assert [int(array[-1]) for array in ray.get(make.remote())] == [0, 1]
+    assert zero_copies()[0] == 2
+
+
+CONTAINERS = [
+    lambda array: (array,),
+    lambda array: [array],
+    lambda array: (array, {"loss": 1.0}),
+    lambda array: {"x": array, "label": "cat", "epoch": 12},
+    lambda array: [3, {"deep": (array, None)}],
+]
+
+
+@pytest.mark.parametrize("pack", CONTAINERS)
+def test_array_alone_among_plain_values_is_not_copied(zero_copies: Any, pack: Any) -> None:
+    @ray.remote
+    def make():
+        return pack(np.arange(SIZE))
+
+    value = ray.get(make.remote())
+    assert repr(value) == repr(pack(np.arange(SIZE)))
+    assert zero_copies()[0] == 1
+
+
+@pytest.mark.parametrize("num_returns", [3, "dynamic", "streaming"])
+def test_containers_that_a_generator_yields_are_not_copied(
+    zero_copies: Any, num_returns: Any
+) -> None:
+    @ray.remote(num_returns=num_returns)
+    def make():
+        for i in range(3):
+            yield np.full((2, SIZE), i, order="F"), i
+
+    made = make.remote()
+    refs = list(ray.get(made) if num_returns == "dynamic" else made)
+    for i, (array, number) in enumerate(ray.get(refs)):
+        assert number == i
+        assert array.shape == (2, SIZE)
+        assert array.flags.f_contiguous
+        assert not array.flags.writeable
+        assert (array == i).all()
+    assert zero_copies()[0] == 3
+
+
+class Holder:
+    """An object that has an array, and changes it when it goes."""
+
+    def __init__(self, array: Any) -> None:
+        """Keep it."""
+        self.array = array
+
+    def __reduce__(self):
+        """Arrive as the array."""
+        return list, ([self.array],)
+
+    def __del__(self):
+        """Change what others may have."""
+        self.array[:] = -1
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda array: (array, array[: SIZE // 2]),
+        lambda array: (array, np.ones(3)),
+        lambda array: [array, "x" * 200],
+        lambda array: [array, Holder(array)],
+        lambda array: [array, ray.put(1)],
+        lambda array: (array.reshape(2, -1), 1),
+    ],
+)
+def test_array_among_other_things_is_copied(zero_copies: Any, pack: Any) -> None:
+    @ray.remote
+    def make():
+        return pack(np.ones(SIZE))
+
+    assert float(ray.get(make.remote())[0].sum()) == SIZE
+    assert zero_copies()[0] == 0
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -310,6 +405,33 @@ def keeps_the_container():
     yield np.zeros(SIZE)
 
 
+def yields_a_container_that_it_keeps():
+    box = [np.ones(SIZE)]
+    yield box
+    box[0][:] = -1
+
+
+def yields_a_container_of_what_it_keeps():
+    array = np.ones(SIZE)
+    yield {"x": array, "i": 1}
+    array[:] = -1
+
+
+def yields_an_inner_container_that_it_keeps():
+    inner = (np.ones(SIZE),)
+    yield [inner, 1]
+    inner[0][:] = -1
+
+
+def yields_a_container_of_what_has_a_view():
+    array = np.ones(SIZE)
+    view = array[::2]
+    box = [array]
+    del array
+    yield [box.pop()]
+    view[:] = -1
+
+
 def delegates_to_one_that_keeps():
     yield from keeps_alias_inner()
 
@@ -349,6 +471,137 @@ def test_value_is_a_snapshot_whatever_its_producer_does_next(function: Any) -> N
 
 
 # ---- who holds the block ----
+
+
+class Keeper:
+    """An actor that returns what it keeps, and changes it in a later call."""
+
+    def __init__(self):
+        """Nothing is kept."""
+        self.kept = None
+
+    def keeps_the_sequence(self):
+        self.kept = [np.zeros(SIZE), np.ones(SIZE)]
+        return self.kept
+
+    def keeps_the_items(self):
+        self.kept = [np.zeros(SIZE), np.ones(SIZE)]
+        return tuple(self.kept)
+
+    def keeps_an_iterator(self):
+        made = [np.zeros(SIZE), np.ones(SIZE)]
+        self.kept = iter(made)
+        return made
+
+    def keeps_views(self):
+        made = [np.zeros(SIZE), np.ones(SIZE)]
+        self.kept = [array[::2] for array in made]
+        return made
+
+    def keeps_rows(self):
+        self.kept = np.zeros((2, SIZE))
+        self.kept[1] = 1
+        return self.kept
+
+    def change(self):
+        for array in self.kept:
+            array[:] = -1
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "keeps_the_sequence",
+        "keeps_the_items",
+        "keeps_an_iterator",
+        "keeps_views",
+        "keeps_rows",
+    ],
+)
+def test_items_of_a_sequence_are_snapshots_whoever_keeps_them(
+    zero_copies: Any, method: str
+) -> None:
+    keeper = ray.remote(Keeper).remote()
+    refs = getattr(keeper, method).options(num_returns=2).remote()
+    ray.get(keeper.change.remote())
+    assert [np.unique(array).tolist() for array in ray.get(refs)] == [[0], [1]]
+    assert zero_copies()[0] == 0
+
+
+def test_array_that_is_two_items_of_a_sequence_is_copied_but_for_the_last(
+    zero_copies: Any,
+) -> None:
+    @ray.remote(num_returns=3)
+    def make():
+        array = np.ones(SIZE)
+        return [array, array[: SIZE // 2], array]
+
+    first, view, last = ray.get(make.remote())
+    assert len(first) == len(last) == 2 * len(view)
+    assert zero_copies()[0] == 1
+
+
+def test_sequence_with_an_item_that_cannot_be_stored_keeps_no_memory(
+    zero_copies: Any,
+) -> None:
+    @ray.remote(num_returns=3)
+    def make():
+        return [np.ones(SIZE), threading.Lock(), np.ones(SIZE)]
+
+    before = in_use()
+    refs = make.remote()
+    assert ray.get(refs[0])[-1] == 1
+    for ref in refs[1:]:
+        with pytest.raises(TypeError):
+            ray.get(ref)
+    assert zero_copies()[0] == 1
+    del ref, refs
+    gc.collect()
+    assert eventually(lambda: in_use() <= before + 64 * 1024)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        yields_a_container_that_it_keeps,
+        yields_a_container_of_what_it_keeps,
+        yields_an_inner_container_that_it_keeps,
+        yields_a_container_of_what_has_a_view,
+    ],
+)
+def test_container_is_a_snapshot_whatever_its_producer_does_next(
+    zero_copies: Any, function: Any
+) -> None:
+    made = ray.remote(function).remote()
+    ray.get(made.completed())
+    assert [repr(ray.get(ref)) for ref in made] == [repr(value) for value in function()]
+    assert zero_copies()[0] == 0
+
+
+@pytest.mark.parametrize("pack", [lambda array: array, *CONTAINERS])
+def test_second_attempt_that_copies_has_yielded_the_same(
+    zero_copies: Any, attempts: Attempts, pack: Any
+) -> None:
+    begin = attempts.begin
+
+    @ray.remote(max_retries=1)
+    def make():
+        kept = []
+        is_first = begin() == 1
+        for i in range(3):
+            array = np.full(SIZE, i)
+            if not is_first:
+                kept.append(array)
+            box = [pack(array)]
+            del array
+            yield box.pop()
+        if is_first:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    refs = list(make.remote())
+    assert attempts.made() == 2
+    assert [repr(ray.get(ref)) for ref in refs] == [repr(pack(np.full(SIZE, i))) for i in range(3)]
+    assert zero_copies()[0] == 3
 
 
 def test_producers_array_keeps_its_block_when_the_consumer_lets_go_first(

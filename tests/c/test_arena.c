@@ -133,6 +133,31 @@ static void test_fill_of_a_size_just_freed_gets_the_same_warm_block(void)
     rig_drop(&r);
 }
 
+static int is_warm(uint64_t offset)
+{
+    uint64_t granule = offset >> 16;
+    return (r.s.warm[granule / 8] >> (granule % 8)) & 1;
+}
+
+static void test_block_that_was_filled_is_warm_from_its_first_byte_to_its_last(void)
+{
+    uint32_t odd, block, last;
+    rig_make(&r);
+    OK(&r.s, rl_arena_fill(&r.s, 64, &odd)); /* so that no end of the next is where a page begins */
+    CHECK(!is_warm(0));
+    for (uint64_t nbytes = 64 << 10; nbytes <= MIB; nbytes *= 2) {
+        OK(&r.s, rl_arena_fill(&r.s, nbytes, &block));
+        for (uint64_t i = 0; i < nbytes; i++) CHECK(is_warm(offset_of(block) + i));
+        OK(&r.s, rl_arena_abandon(&r.s, block));
+    }
+    OK(&r.s, rl_arena_fill(&r.s, r.map.data_size - 4096, &last));
+    CHECK(is_warm(r.map.data_size - 1));
+    OK(&r.s, rl_arena_abandon(&r.s, last));
+    OK(&r.s, rl_arena_abandon(&r.s, odd));
+    rig_check_empty(&r);
+    rig_drop(&r);
+}
+
 static void test_fill_of_a_full_store_is_refused_until_a_block_is_freed(void)
 {
     uint32_t blocks[4], extra;
@@ -230,6 +255,7 @@ int main(void)
 {
     RUN(test_random_fills_and_frees_agree_with_a_model);
     RUN(test_fill_of_a_size_just_freed_gets_the_same_warm_block);
+    RUN(test_block_that_was_filled_is_warm_from_its_first_byte_to_its_last);
     RUN(test_fill_of_a_full_store_is_refused_until_a_block_is_freed);
     RUN(test_free_in_every_order_joins_neighbours_to_one_extent);
     RUN(test_fill_without_a_spare_record_takes_the_block_whole);
