@@ -44,7 +44,7 @@
 #include <stdint.h>
 
 #define RL_MAGIC UINT64_C(0x6574696c5f796172) /* "ray_lite" */
-#define RL_LAYOUT_VERSION 5u                  /* bump on any change of a shared struct */
+#define RL_LAYOUT_VERSION 6u                  /* bump on any change of a shared struct */
 
 #define RL_NIL UINT32_MAX /* "no index" */
 
@@ -353,6 +353,8 @@ typedef struct rl_control {
     _Atomic uint32_t ended;         /* the session is over: every wait returns RL_EDEAD */
     uint32_t report_from;           /* where the next of them is looked for first */
     uint32_t reports;               /* derived: failures that nobody read */
+    _Atomic uint32_t failures;      /* bumped when a pending object becomes a failure: who waits for
+                                       many looks at all of them then */
     uint32_t stranded;              /* derived: tasks in that state */
     _Atomic uint32_t orders;        /* 1: there may be kills and cancels that the supervisor has
                                        not acted on */

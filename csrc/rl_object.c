@@ -530,7 +530,9 @@ int rl_object_seal(rl_section *section, uint32_t i, const rl_value *v)
         atomic_exchange_explicit(&o->state, RL_OBJECT_SEALED, memory_order_seq_cst); /* COMMIT */
     RL_KILL_POINT("object.seal.after");
     settle_value(m, i, v);
-    if (old & RL_OBJECT_WAITED || (old & RL_OBJECT_WATCHED && v->kind == RL_KIND_ERROR)) {
+    int failed = v->kind == RL_KIND_ERROR;
+    if (failed) atomic_fetch_add_explicit(&m->control->failures, 1, memory_order_seq_cst);
+    if (old & RL_OBJECT_WAITED || (old & RL_OBJECT_WATCHED && failed)) {
         rl_object_ring_holders(section, i);
     }
     rl_task_dependency_sealed(section, i);
@@ -610,7 +612,7 @@ int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n)
 static int leave_word(rl_session *s, rl_object *o, uint32_t word)
 {
     uint32_t state = atomic_load_explicit(&o->state, memory_order_seq_cst);
-    while ((state & RL_OBJECT_STATE) == RL_OBJECT_PENDING && !(state & word)) {
+    while ((state & RL_OBJECT_STATE) == RL_OBJECT_PENDING && (state & word) != word) {
         if (!atomic_compare_exchange_weak_explicit(&o->state, &state, state | word,
                                                    memory_order_seq_cst, memory_order_seq_cst)) {
             continue;
@@ -619,33 +621,6 @@ static int leave_word(rl_session *s, rl_object *o, uint32_t word)
         return state_of(o) == RL_OBJECT_SEALED;
     }
     return (state & RL_OBJECT_STATE) == RL_OBJECT_SEALED;
-}
-
-typedef struct scan_result {
-    uint32_t nready;
-    int failed; /* one of the sealed is a failure */
-} scan_result;
-
-/* Which of the objects are sealed? Leaves `word` on the others, and on all, if their values are
- * `asked` for, that somebody did. */
-static scan_result scan(rl_session *s, const rl_handle *h, uint32_t n, uint32_t word, int asked,
-                        uint8_t *ready)
-{
-    scan_result r = {0};
-    for (uint32_t i = 0; i < n; i++) {
-        if (h[i].kind == RL_HANDLE_STREAM) {
-            ready[i] = (uint8_t)rl_stream_is_ready(s, h[i]);
-            r.nready += ready[i];
-            continue;
-        }
-        rl_object *o = &s->map.objects[h[i].index];
-        if (asked) mark_read(o);
-        ready[i] = (uint8_t)leave_word(s, o, word);
-        if (!ready[i]) continue;
-        r.nready++;
-        r.failed |= o->kind == RL_KIND_ERROR;
-    }
-    return r;
 }
 
 /* What is waited for. */
@@ -657,46 +632,98 @@ typedef struct rl_wish {
     uint32_t interrupts;
 } rl_wish;
 
+/* How far a wait has come. In the end n - need objects may be missing; so it is enough to leave word
+ * on one more of those that are, and a seal of any other rings nobody. The last of the list are
+ * watched, for what was submitted first is mostly there first. */
+typedef struct rl_watch {
+    uint32_t from;     /* h[from..n) have been looked at */
+    uint32_t missing;  /* of those: RL_OBJECT_WAITED is left on them */
+    int failed;        /* one that is sealed is a failure */
+    int told;          /* RL_OBJECT_WATCHED is left on h[0..from) */
+    uint32_t failures; /* the session's count when h[0..from) were last looked at */
+} rl_watch;
+
+/* Is h[i] sealed (a stream: has it an item, or ended)? Else leaves `word` on it. */
+static uint8_t look_at(rl_session *s, const rl_wish *w, uint32_t i, uint32_t word, int *failed)
+{
+    if (w->h[i].kind == RL_HANDLE_STREAM) return (uint8_t)rl_stream_is_ready(s, w->h[i]);
+    rl_object *o = &s->map.objects[w->h[i].index];
+    if (!leave_word(s, o, word)) return 0;
+    *failed |= o->kind == RL_KIND_ERROR;
+    return 1;
+}
+
+static int ends_by_failure(const rl_wish *w, const rl_watch *watch)
+{
+    return w->stop_at_error && watch->failed;
+}
+
+/* Look again at what is watched, and at more of the list while too few are missing. */
+static int is_enough(rl_session *s, const rl_wish *w, uint8_t *ready, rl_watch *watch)
+{
+    uint32_t may_miss = w->n - w->need, left = watch->missing;
+    for (uint32_t i = watch->from; left > 0 && watch->missing > may_miss; i++) {
+        if (ready[i]) continue;
+        ready[i] = look_at(s, w, i, RL_OBJECT_WAITED, &watch->failed);
+        watch->missing -= ready[i];
+        left--;
+    }
+    while (watch->from > 0 && watch->missing <= may_miss) {
+        uint32_t i = --watch->from;
+        ready[i] = look_at(s, w, i, RL_OBJECT_WAITED, &watch->failed);
+        watch->missing += !ready[i];
+    }
+    return watch->missing <= may_miss || ends_by_failure(w, watch);
+}
+
+/* Look at the objects that are not watched, once and after each failure of the session: the end of
+ * a stream is to know that it is awaited, and a failure may end the wait. Returns whether it does.
+ */
+static int is_ended_by_others(rl_session *s, const rl_wish *w, rl_watch *watch)
+{
+    uint32_t failures = atomic_load_explicit(&s->map.control->failures, memory_order_seq_cst);
+    if (watch->told && (!w->stop_at_error || watch->failures == failures)) return 0;
+    watch->told = 1;
+    watch->failures = failures;
+    for (uint32_t i = 0; i < watch->from; i++) {
+        look_at(s, w, i, RL_OBJECT_WATCHED, &watch->failed);
+    }
+    return ends_by_failure(w, watch);
+}
+
 /* Sleep until the doorbell differs from `seen`: 0 to look again, else the end of the wait. */
 static int sleep_for(rl_session *s, const rl_wish *w, uint32_t seen)
 {
-    if (w->deadline_ns != INT64_MAX && rl_now_ns() >= w->deadline_ns) return RL_ETIMEDOUT;
     if (atomic_load_explicit(&s->interrupts, memory_order_seq_cst) != w->interrupts) return EINTR;
     if (rl_doorbell_spin(s, seen)) return 0;
     int err = rl_doorbell_wait(s, seen, w->deadline_ns);
     return err == RL_ETIMEDOUT ? 0 : err;
 }
 
-static int wait_for_some(rl_session *s, const rl_wish *w, uint8_t *ready, uint32_t *nready)
+static int sleep_until_enough(rl_session *s, const rl_wish *w, uint8_t *ready)
 {
+    rl_watch watch = {.from = w->n};
     for (;;) {
         uint32_t seen = rl_doorbell_read(s);
-        scan_result r = scan(s, w->h, w->n, RL_OBJECT_WAITED, w->stop_at_error, ready);
-        *nready = r.nready;
-        if (r.nready >= w->need || (w->stop_at_error && r.failed)) return 0;
+        if (is_enough(s, w, ready, &watch)) return 0;
+        if (w->deadline_ns != INT64_MAX && rl_now_ns() >= w->deadline_ns) return RL_ETIMEDOUT;
+        if (is_ended_by_others(s, w, &watch)) return 0;
         int err = sleep_for(s, w, seen);
         if (err) return err;
     }
 }
 
-/* All of `n` objects: wait for the last one that is missing, then for the last that is missing
- * then, so that a thousand seals ring once and not a thousand times. Only a failure rings at once. */
-static int wait_for_all(rl_session *s, const rl_wish *w, uint8_t *ready, uint32_t *nready)
+/* Which of them are there now, watched or not? If their values are asked for, all are marked. */
+static uint32_t look_at_all(rl_session *s, const rl_wish *w, uint8_t *ready, int *failed)
 {
-    uint32_t left = w->n; /* h[left..n) are sealed */
-    for (;;) {
-        uint32_t seen = rl_doorbell_read(s);
-        uint32_t before = left;
-        while (left > 0 && leave_word(s, &s->map.objects[w->h[left - 1].index], RL_OBJECT_WAITED)) {
-            left--;
-        }
-        if (left > 0 && left != before) continue; /* the rest may be there too by now */
-        scan_result r = scan(s, w->h, w->n, RL_OBJECT_WATCHED, w->stop_at_error, ready);
-        *nready = r.nready;
-        if (r.nready == w->n || (w->stop_at_error && r.failed)) return 0;
-        int err = sleep_for(s, w, seen);
-        if (err) return err;
+    uint32_t nready = 0;
+    for (uint32_t i = 0; i < w->n; i++) {
+        int is_object = w->h[i].kind == RL_HANDLE_OBJECT;
+        if (w->stop_at_error && is_object) mark_read(&s->map.objects[w->h[i].index]);
+        ready[i] = look_at(s, w, i, 0, failed);
+        nready += ready[i];
     }
+    return nready;
 }
 
 int rl_object_wait(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need, int stop_at_error,
@@ -712,13 +739,17 @@ int rl_object_wait_since(rl_session *s, const rl_handle *h, uint32_t n, uint32_t
                          uint8_t *ready, uint32_t *nready)
 {
     if (rl_is_detached(s)) return RL_EDEAD;
-    int all = need == n && n > 1;
     for (uint32_t i = 0; i < n; i++) {
         if (h[i].kind == RL_HANDLE_OBJECT && !valid(s, h[i])) return RL_ESTALE;
-        if (h[i].kind == RL_HANDLE_STREAM) all = 0;
     }
     const rl_wish wish = {h, n, need, stop_at_error, deadline_ns, interrupts};
-    return all ? wait_for_all(s, &wish, ready, nready) : wait_for_some(s, &wish, ready, nready);
+    for (;;) {
+        int failed = 0;
+        int err = sleep_until_enough(s, &wish, ready);
+        *nready = look_at_all(s, &wish, ready, &failed);
+        if (*nready >= need || (stop_at_error && failed)) return 0;
+        if (err) return err;
+    } /* another thread took an item of a stream that was there before */
 }
 
 /* Index of an object that is kept for its report, or RL_NIL. */

@@ -87,6 +87,13 @@ int rl_object_read(rl_session *s, rl_handle h, rl_payload *out);
 /* Handles of the first `n` objects that a held, sealed value contains, each held once more. */
 int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n);
 
+/* Have the processor fetch what rl_object_is_sealed() will look at: of many objects, most are in no
+ * cache. */
+static inline void rl_object_prefetch(const rl_session *s, rl_handle h)
+{
+    __builtin_prefetch(&s->map.objects[h.index]);
+}
+
 int rl_object_is_sealed(const rl_session *s, rl_handle h);
 
 /* Wait until `need` of `n` held objects are sealed (streams: have an item, or have ended).

@@ -152,6 +152,7 @@ cdef extern from "rl_object.h" nogil:
     int rl_object_read(rl_session *s, rl_handle h, rl_payload *out)
     int rl_object_read_refs(rl_session *s, rl_handle h, rl_handle *out, uint32_t n)
     int rl_object_is_failure(const rl_session *s, rl_handle h)
+    void rl_object_prefetch(const rl_session *s, rl_handle h)
     int rl_object_is_sealed(const rl_session *s, rl_handle h)
     int rl_object_wait_since(rl_session *s, const rl_handle *h, uint32_t n, uint32_t need,
                              int stop_at_error, int64_t deadline_ns, uint32_t interrupts,
@@ -308,8 +309,11 @@ cdef class Session:
     cdef int refuse_task(self, int rc, const rl_spec *spec) except -1
     cpdef Job take(self)
     cpdef Job take_call(self, Job actor, uint32_t group)
+    cdef tuple split_refs(self, list refs, Py_ssize_t need)
     cdef uint32_t next_round(self) except 0
     cdef bint is_first(self, PyObject *ref, uint32_t round_) noexcept
+    cdef int sleep(self, const rl_handle *handles, bytes flags, uint32_t need, int64_t deadline,
+                   bint stop_at_error, uint32_t interrupts) except? -1
     cdef list hold_all(self, const rl_handle *handles, uint32_t n)
     cdef list read_refs(self, rl_handle h, uint32_t n)
     cdef object read_at(self, rl_handle h)

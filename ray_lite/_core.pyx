@@ -60,6 +60,7 @@ cdef extern from "Python.h":
 cdef enum:
     FEW_REFS = 8  # in a task's arguments; more need memory
     UNSHARED = 2  # references to a suspended frame that nobody has got hold of: its own, a variable
+    LOOK_AHEAD = 12  # objects: what one of them takes to come from memory
 
 cdef int RL_EFULL = -1
 cdef int RL_ETIMEDOUT = -2
@@ -173,6 +174,21 @@ cdef list rest_of(list items, list taken):
         Py_INCREF(<object>item)
         PyList_SET_ITEM(rest, i - k, <object>item)
     return rest
+
+
+def split(list items not None, bytes flags not None, Py_ssize_t need):
+    """Return (the first `need` of `items` whose flag is set, the rest of them), in their order."""
+    cdef const char *flag = flags
+    cdef list taken = []
+    cdef Py_ssize_t i
+    if len(items) != len(flags):
+        raise ValueError(f"{len(flags)} flags for {len(items)} items")
+    for i in range(len(items)):
+        if flag[i]:
+            taken.append(items[i])
+            if len(taken) == need:
+                break
+    return taken, rest_of(items, taken)
 
 
 cdef rl_handle handle_of(Session session, object ref) except *:
@@ -569,22 +585,34 @@ cdef class Session:
                 return False
         return True
 
-    def split_ready(self, list refs not None, Py_ssize_t need):
+    def split_ready(self, refs, need):
         """Return (the first `need` of `refs` that are sealed, the rest of them), in their order.
 
-        None: that many are not sealed, or `are_distinct` does not hold; then nothing was found out.
+        None: that many are not sealed, or this is not a number and a list of which `are_distinct`
+        holds; then nothing was found out.
         """
-        cdef Py_ssize_t n = PyList_GET_SIZE(refs), nready = 0, i
-        cdef PyObject *item
-        if not 1 <= need <= n:
+        if type(refs) is not list or type(need) is not int:
             return None
+        if not 0 < need <= PyList_GET_SIZE(refs):
+            return None
+        return self.split_refs(refs, need)
+
+    cdef tuple split_refs(self, list refs, Py_ssize_t need):
         cdef uint32_t round_ = self.next_round()
         cdef list ready = PyList_New(need)
-        for i in range(n):
-            item = PyList_GET_ITEM(refs, i)
-            if <void *>Py_TYPE(item) != <void *>ObjectRef or not self.is_first(item, round_):
-                return None
-            if nready < need and rl_object_is_sealed(&self.s, (<ObjectRef>item).h):
+        cdef Py_ssize_t n = PyList_GET_SIZE(refs), nready = 0, i
+        cdef PyObject *item
+        for i in range(n + LOOK_AHEAD):
+            if i < n:
+                item = PyList_GET_ITEM(refs, i)
+                if <void *>Py_TYPE(item) != <void *>ObjectRef or not self.is_first(item, round_):
+                    return None
+                if nready < need:
+                    rl_object_prefetch(&self.s, (<ObjectRef>item).h)
+            if i < LOOK_AHEAD or nready == need:
+                continue
+            item = PyList_GET_ITEM(refs, i - LOOK_AHEAD)
+            if rl_object_is_sealed(&self.s, (<ObjectRef>item).h):
                 Py_INCREF(<object>item)
                 PyList_SET_ITEM(ready, nready, <object>item)
                 nready += 1
@@ -615,14 +643,14 @@ cdef class Session:
 
         None: one is not sealed, is a failure, or no reference of this session.
         """
-        cdef ObjectRef ref
         for item in refs:
             if type(item) is not ObjectRef or (<ObjectRef>item).session is not self:
                 return None
-            ref = <ObjectRef>item
-            if not rl_object_is_sealed(&self.s, ref.h) or rl_object_is_failure(&self.s, ref.h):
+            if not rl_object_is_sealed(&self.s, (<ObjectRef>item).h):
                 return None
-        return [self.read_at((<ObjectRef>item).h) for item in refs]
+            if rl_object_is_failure(&self.s, (<ObjectRef>item).h):
+                return None
+        return [self.read_at((<ObjectRef?>item).h) for item in refs]
 
     def wait(self, list refs not None, uint32_t need, timeout, bint stop_at_error):
         """Wait until `need` of `refs` are sealed, or for streams: have an item or have ended.
@@ -638,19 +666,24 @@ cdef class Session:
         """
         cdef int64_t deadline = deadline_of(timeout)
         cdef int64_t pause = FIRST_PAUSE_NS, soon
+        cdef rl_handle *handles = handles_of(self, refs)
+        cdef bytes flags = PyBytes_FromStringAndSize(NULL, len(refs))
         cdef int rc
-        while True:
-            # A signal that comes just before the sleep does not end it: look again soon, later
-            # less often.
-            soon = min(deadline, rl_now_ns() + pause)
-            pause = min(2 * pause, LAST_PAUSE_NS)
-            rc, flags = self._wait(refs, need, soon, stop_at_error, self.s.interrupts)
-            PyErr_CheckSignals()
-            if rc == EINTR or (rc == RL_ETIMEDOUT and soon < deadline):
-                continue
-            if rc != RL_ETIMEDOUT:
-                check_wait(self, rc)
-            return flags
+        try:
+            while True:
+                # A signal that comes just before the sleep does not end it: look again soon, later
+                # less often.
+                soon = min(deadline, rl_now_ns() + pause)
+                pause = min(2 * pause, LAST_PAUSE_NS)
+                rc = self.sleep(handles, flags, need, soon, stop_at_error, self.s.interrupts)
+                PyErr_CheckSignals()
+                if rc == EINTR or (rc == RL_ETIMEDOUT and soon < deadline):
+                    continue
+                if rc != RL_ETIMEDOUT:
+                    check_wait(self, rc)
+                return flags
+        finally:
+            free(handles)
 
     @property
     def interrupts(self):
@@ -659,24 +692,27 @@ cdef class Session:
 
     def wait_once(self, list refs not None, uint32_t interrupts):
         """Wait until one of `refs` is ready, a second passes, or there is another interrupt."""
-        rc, flags = self._wait(refs, 1, INT64_MAX, False, interrupts)
+        cdef rl_handle *handles = handles_of(self, refs)
+        cdef bytes flags = PyBytes_FromStringAndSize(NULL, len(refs))
+        cdef int rc
+        try:
+            rc = self.sleep(handles, flags, 1, INT64_MAX, False, interrupts)
+        finally:
+            free(handles)
         if rc != EINTR:
             check_wait(self, rc)
         return flags
 
-    def _wait(self, list refs, uint32_t need, int64_t deadline, bint stop_at_error,
-              uint32_t interrupts):
-        cdef uint32_t n = <uint32_t>len(refs), nready = 0
+    cdef int sleep(self, const rl_handle *handles, bytes flags, uint32_t need, int64_t deadline,
+                   bint stop_at_error, uint32_t interrupts) except? -1:
+        """One wait of the core, for as many as there are `flags`, which it sets."""
+        cdef uint32_t n = <uint32_t>PyBytes_GET_SIZE(flags), nready = 0
+        cdef uint8_t *ready = <uint8_t *>PyBytes_AS_STRING(flags)
         cdef int rc
-        cdef bytes flags = PyBytes_FromStringAndSize(NULL, n)
-        cdef uint8_t *ready = <uint8_t *><char *>flags
-        cdef rl_handle *handles = handles_of(self, refs)
-        memset(ready, 0, n)
         with nogil:
             rc = rl_object_wait_since(&self.s, handles, n, need, stop_at_error, deadline,
                                       interrupts, ready, &nready)
-        free(handles)
-        return rc, flags
+        return rc
 
     # ---- submitting ----
 

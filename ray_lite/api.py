@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 from ray_lite import session
-from ray_lite._core import ObjectRef, Session
+from ray_lite._core import ObjectRef, Session, Stream, split
 from ray_lite._options import check_init_options
 from ray_lite._values import read
 from ray_lite.exceptions import GetTimeoutError
@@ -225,9 +225,10 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
             f"Invalid type of object refs, {type(refs).__name__}, is given: get() takes an "
             "ObjectRef or a list of ObjectRefs"
         )
-    values = core.read_ready(refs)
+    values = core.read_ready(refs) if type(refs) is list else None
     if values is not None:
         return values
+    refs = list(refs)  # other threads may change theirs
     for ref in refs:
         if not isinstance(ref, ObjectRef):
             raise TypeError(
@@ -332,44 +333,39 @@ def wait(
         ValueError: Duplicates, num_returns or timeout out of range.
     """
     core = connect().core
-    refs = ray_waitables
-    if timeout is None and type(refs) is list and type(num_returns) is int:
-        found = core.split_ready(refs, min(num_returns, len(refs) + 1))
+    if timeout is None or (type(timeout) in (int, float) and timeout >= 0):
+        found = core.split_ready(ray_waitables, num_returns)
         if found is not None:
             return found
-    _check_waitables(core, refs)
+    refs, waited = _check_waitables(core, ray_waitables)
     seconds = None if timeout is None else _number("wait", timeout)
     if seconds is not None and seconds < 0:
         raise ValueError(f"wait(timeout={timeout!r}): give seconds >= 0, or None to wait for ever")
     if not refs:
         return [], []
     need = _check_num_returns(num_returns, len(refs))
-    waited = [ref if isinstance(ref, ObjectRef) else ref.stream for ref in refs]
     flags = core.wait(waited, need, None if seconds == math.inf else seconds, False)
-    return core.split_ready(refs, need) or _split(refs, flags, need)
+    return split(refs, flags, need)
 
 
-def _split(refs: list[W], flags: bytes, need: int) -> tuple[list[W], list[W]]:
-    ready: list[W] = []
-    rest: list[W] = []
-    for ref, flag in zip(refs, flags, strict=True):
-        (ready if flag and len(ready) < need else rest).append(ref)
-    return ready, rest
-
-
-def _check_waitables(core: Session, refs: Any) -> None:
-    if not isinstance(refs, list):
+def _check_waitables(
+    core: Session, waitables: list[W]
+) -> tuple[list[W], list[ObjectRef[Any]] | list[ObjectRef[Any] | Stream]]:
+    """Return a copy of the list, which other threads may change, and what the core waits for."""
+    if not isinstance(waitables, list):
         raise TypeError(
-            f"wait() takes a list of ObjectRefs, not {type(refs).__name__}"
-            + ("; put the reference in a list" if isinstance(refs, ObjectRef) else "")
+            f"wait() takes a list of ObjectRefs, not {type(waitables).__name__}"
+            + ("; put the reference in a list" if isinstance(waitables, ObjectRef) else "")
         )
+    refs: list[Any] = list(waitables)
     if core.are_distinct(refs):
-        return
+        return refs, refs
     for ref in refs:
         if not isinstance(ref, ObjectRef | ObjectRefGenerator):
             raise TypeError(f"wait() takes a list of ObjectRefs; it holds {_short(ref)}")
     if len(set(refs)) != len(refs):
         raise ValueError("wait() takes a list of unique ObjectRefs; one of them is there twice")
+    return refs, [ref if isinstance(ref, ObjectRef) else ref.stream for ref in refs]
 
 
 def _check_num_returns(num_returns: Any, count: int) -> int:

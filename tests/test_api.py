@@ -3,13 +3,14 @@
 What a caller of Ray sees as well is in tests/conformance.
 """
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -125,6 +126,65 @@ def test_get_in_a_thread_leaves_the_other_threads_running(session: Connection) -
     thread.join()
     assert turns > 1
     ray.shutdown()
+
+
+# ---- lists that change, and numbers out of range ----
+
+
+def test_wait_goes_by_the_list_as_it_was_at_the_call(session: Connection, gate: Gate) -> None:
+    pending = ray.remote(lambda path: open(path).close()).remote(gate.path)
+    late = ray.put(2)
+    refs = [pending]
+
+    def add_a_ready_one() -> None:
+        refs.append(late)
+        gate.open()
+
+    with once_asleep(add_a_ready_one):
+        assert ray.wait(refs) == ([pending], [])
+    assert refs == [pending, late]
+
+
+class Tampering:
+    """Whoever reads it puts something into `refs` that is no reference."""
+
+    refs: ClassVar[list[Any]] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _tamper, ()
+
+
+def _tamper() -> None:
+    Tampering.refs[1] = "no reference"
+
+
+def test_get_of_a_list_that_reading_changes_raises_type_error(session: Connection) -> None:
+    Tampering.refs = [ray.put(Tampering()), ray.put(1)]
+    with pytest.raises(TypeError, match="str"):
+        ray.get(Tampering.refs)
+    Tampering.refs.clear()
+
+
+@pytest.mark.parametrize("num_returns", [2**70, -(2**70)])
+def test_wait_for_a_number_beyond_any_list_raises_value_error(
+    shared_session: Connection, num_returns: int
+) -> None:
+    with pytest.raises(ValueError, match="give 1 to 1"):
+        ray.wait([ray.put(1)], num_returns=num_returns)
+
+
+@pytest.mark.parametrize("timeout", [math.nan, -1e-9, "1"])
+def test_wait_with_a_ready_ref_still_refuses_a_bad_timeout(
+    shared_session: Connection, timeout: Any
+) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        ray.wait([ray.put(1)], timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [True, math.inf, np.float64(1)])
+def test_wait_takes_any_number_as_its_timeout(shared_session: Connection, timeout: Any) -> None:
+    ref = ray.put(1)
+    assert ray.wait([ref], timeout=timeout) == ([ref], [])
 
 
 # ---- a full store ----

@@ -14,6 +14,11 @@ static rl_job job;
 
 /* ---- shorthands ---- */
 
+static int64_t soon(void)
+{
+    return rl_now_ns() + 20 * MS_NS;
+}
+
 static int64_t late(void)
 {
     return rl_now_ns() + 20000 * MS_NS;
@@ -846,6 +851,65 @@ static void test_wait_for_the_end_lifts_the_share_but_no_limit(void)
     end_and_tear_down();
 }
 
+static void test_wait_for_the_end_among_others_lifts_the_share_too(void)
+{
+    uint8_t ready[2];
+    uint32_t nready;
+    rl_handle other;
+    set_up(0);
+    fill_share();
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    OK(&r.s, rl_task_submit(&r.s, &spec, &other, NULL));
+    const rl_handle both[2] = {completion, other};
+    CHECK_EQ(rl_object_wait(&r.s, both, 2, 2, 0, soon(), ready, &nready), RL_ETIMEDOUT);
+    CHECK_EQ(nready, 0);
+    CHECK_EQ(rl_stream_wait_room(&worker, job.stream, 0), 0);
+    rl_value none = {.kind = 1, .block = RL_NIL};
+    rl_job second_job;
+    OK(&r.s, rl_task_take(&second, 0, &second_job));
+    OK(&r.s, rl_task_finish(&second, second_job.task, other, &none));
+    drop(other);
+    end_and_tear_down();
+}
+
+/* Items 1 and 2, the first of which somebody else takes meanwhile. */
+static int take_seal_and_append(void *argument)
+{
+    const rl_handle *other = argument;
+    rl_value none = {.kind = 1, .block = RL_NIL};
+    rl_job second_job;
+    rig_use_in_child(&r, &worker);
+    atomic_store(second.attached, 1);
+    rig_await_sleeper(&r, r.s.slot);
+    take_range(1, 1);
+    CHECK_EQ(rl_task_take(&second, 0, &second_job), 0);
+    CHECK_EQ(rl_task_finish(&second, second_job.task, *other, &none), 0);
+    while (!atomic_load(&r.map.streams[stream.index].waited)) sched_yield();
+    append_range(&worker, 2, 2);
+    return 0;
+}
+
+static void test_wait_does_not_count_an_item_that_was_taken_meanwhile(void)
+{
+    uint8_t ready[2];
+    uint32_t nready;
+    rl_handle other;
+    set_up(0);
+    append_range(&worker, 1, 1);
+    rl_spec spec = rig_spec(&r, 1, NULL, 0);
+    OK(&r.s, rl_task_submit(&r.s, &spec, &other, NULL));
+    const rl_handle both[2] = {other, stream};
+    pid_t pid = spawn(take_seal_and_append, &other);
+    int64_t start_ns = rl_now_ns();
+    CHECK_EQ(rl_object_wait(&r.s, both, 2, 2, 0, late(), ready, &nready), 0);
+    CHECK(rl_now_ns() - start_ns < 900 * MS_NS);
+    CHECK_EQ(rl_stream_produced(&r.s, job.stream), 2);
+    CHECK_EQ(reap(pid), 0);
+    take_range(2, 2);
+    drop(other);
+    end_and_tear_down();
+}
+
 static int produce_with_room(void *argument)
 {
     (void)argument;
@@ -1005,6 +1069,8 @@ int main(void)
     RUN(test_task_that_depends_on_the_end_lifts_the_share);
     RUN(test_producer_that_is_over_does_not_wait_for_room);
     RUN(test_wait_for_the_end_lifts_the_share_but_no_limit);
+    RUN(test_wait_for_the_end_among_others_lifts_the_share_too);
+    RUN(test_wait_does_not_count_an_item_that_was_taken_meanwhile);
     RUN(test_next_wakes_the_paused_producer);
     RUN(test_release_wakes_the_paused_producer);
     RUN(test_wait_for_the_end_wakes_the_producer_that_pauses_for_its_share);

@@ -285,6 +285,159 @@ static void test_task_that_waits_lends_its_cpu_meanwhile(void)
     tear_down();
 }
 
+/* ---- which seals wake ---- */
+
+/* Does the seal of return k ring this process? */
+static int seal_rings(int k, uint32_t kind)
+{
+    uint32_t seen = rl_doorbell_read(&r.s);
+    seal(&worker, k, kind);
+    return rl_doorbell_read(&r.s) != seen;
+}
+
+static void test_wait_for_all_is_rung_for_the_last_one_alone(void)
+{
+    uint32_t nready;
+    set_up();
+    CHECK_EQ(wait_for(4, 0, soon(), &nready), RL_ETIMEDOUT);
+    CHECK(!seal_rings(0, 1));
+    CHECK(!seal_rings(1, 1));
+    CHECK(seal_rings(3, 1));
+    CHECK_EQ(wait_for(4, 0, soon(), &nready), RL_ETIMEDOUT);
+    CHECK_EQ(nready, 3);
+    CHECK(seal_rings(2, 1)); /* which is the last one now */
+    CHECK_EQ(wait_for(4, 0, soon(), &nready), 0);
+    tear_down();
+}
+
+static void test_wait_for_some_is_rung_once_enough_may_be_there(void)
+{
+    uint32_t nready;
+    set_up();
+    CHECK_EQ(wait_for(2, 0, soon(), &nready), RL_ETIMEDOUT);
+    CHECK(!seal_rings(0, 1));
+    CHECK(seal_rings(2, 1));
+    CHECK_EQ(wait_for(2, 0, soon(), &nready), 0);
+    CHECK_EQ(nready, 2);
+    tear_down();
+}
+
+static void test_wait_for_one_is_rung_by_whichever_comes_first(void)
+{
+    for (int k = 0; k < 4; k++) {
+        uint32_t nready;
+        set_up();
+        CHECK_EQ(wait_for(1, 0, soon(), &nready), RL_ETIMEDOUT);
+        CHECK(seal_rings(k, 1));
+        CHECK_EQ(wait_for(1, 0, soon(), &nready), 0);
+        tear_down();
+    }
+}
+
+static void test_failure_rings_who_would_stop_at_it_wherever_it_is(void)
+{
+    for (int k = 0; k < 4; k++) {
+        uint32_t nready;
+        set_up();
+        CHECK_EQ(wait_for(4, 1, soon(), &nready), RL_ETIMEDOUT);
+        CHECK(seal_rings(k, RL_KIND_ERROR));
+        tear_down();
+    }
+}
+
+/* Seal the four in the order of their digits, each once the other process sleeps. */
+static int seal_in_order(void *argument)
+{
+    const char *order = argument;
+    rig_use_in_child(&r, &worker);
+    for (int k = 0; k < 4; k++) {
+        rig_await_sleeper(&r, r.s.slot);
+        seal(&worker, order[k] - '0', 1);
+    }
+    return 0;
+}
+
+static void test_wait_for_all_ends_in_whatever_order_they_come(void)
+{
+    const char *orders[] = {"3210", "1302", "2031", "3012"};
+    for (uint32_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+        uint32_t nready;
+        set_up();
+        pid_t pid = spawn(seal_in_order, (void *)orders[i]);
+        int64_t start = rl_now_ns();
+        CHECK_EQ(wait_for(4, 0, late(), &nready), 0);
+        CHECK(rl_now_ns() - start < 900 * MS_NS);
+        CHECK_EQ(nready, 4);
+        CHECK_EQ(reap(pid), 0);
+        tear_down();
+    }
+}
+
+static int fail_later(void *argument)
+{
+    rig_use_in_child(&r, &worker);
+    rig_await_sleeper(&r, r.s.slot);
+    seal(&worker, *(int *)argument, RL_KIND_ERROR);
+    return 0;
+}
+
+static void test_failure_ends_the_sleep_of_who_would_stop_at_it_wherever_it_is(void)
+{
+    for (int k = 0; k < 4; k++) {
+        uint32_t nready;
+        set_up();
+        pid_t pid = spawn(fail_later, &k);
+        int64_t start = rl_now_ns();
+        CHECK_EQ(wait_for(4, 1, late(), &nready), 0);
+        CHECK(rl_now_ns() - start < 900 * MS_NS);
+        CHECK_EQ(nready, 1);
+        CHECK_EQ(reap(pid), 0);
+        tear_down();
+    }
+}
+
+static int die_after_a_failure(void *argument)
+{
+    (void)argument;
+    rig_use_in_child(&r, &worker);
+    rl_fault_arm("object.seal.after", 1, SIGKILL);
+    seal(&worker, 0, RL_KIND_ERROR);
+    return 1;
+}
+
+static int fail_and_die_later(void *argument)
+{
+    (void)argument;
+    rl_session janitor;
+    rig_use_in_child(&r, &worker);
+    rig_join(&r, &janitor);
+    rig_await_sleeper(&r, r.s.slot);
+    CHECK_EQ(reap(spawn(die_after_a_failure, NULL)), -SIGKILL);
+    CHECK_EQ(rl_slot_release(&janitor, worker.slot), 0);
+    leave_session(&janitor);
+    return 0;
+}
+
+static void test_failure_of_a_process_that_died_before_it_rang_ends_the_sleep(void)
+{
+    uint32_t nready, cursor = 0, open;
+    rl_job stranded;
+    set_up();
+    pid_t pid = spawn(fail_and_die_later, NULL);
+    CHECK_EQ(wait_for(4, 1, late(), &nready), 0);
+    CHECK_EQ(nready, 1);
+    CHECK_EQ(reap(pid), 0);
+    rl_session_detach(&worker);
+    rl_session_dispose(&worker);
+    CHECK_EQ(rl_task_next_stranded(&r.s, &cursor, &stranded, &open), 0);
+    CHECK_EQ(open, 3);
+    const rl_value none[3] = {{.block = RL_NIL}, {.block = RL_NIL}, {.block = RL_NIL}};
+    OK(&r.s, rl_task_conclude(&r.s, stranded.task, none, open));
+    for (int k = 0; k < 4; k++) rl_object_release(&r.s, out[k]);
+    rig_check_empty(&r);
+    rig_drop(&r);
+}
+
 /* ---- what ends a wait early ---- */
 
 static void ignore(int signal)
@@ -423,6 +576,13 @@ int main(void)
     RUN(test_ring_for_a_call_wakes_one_thread_of_its_group);
     RUN(test_ring_for_a_call_of_one_of_very_many_groups_wakes_its_thread);
     RUN(test_task_that_waits_lends_its_cpu_meanwhile);
+    RUN(test_wait_for_all_is_rung_for_the_last_one_alone);
+    RUN(test_wait_for_some_is_rung_once_enough_may_be_there);
+    RUN(test_wait_for_one_is_rung_by_whichever_comes_first);
+    RUN(test_failure_rings_who_would_stop_at_it_wherever_it_is);
+    RUN(test_wait_for_all_ends_in_whatever_order_they_come);
+    RUN(test_failure_ends_the_sleep_of_who_would_stop_at_it_wherever_it_is);
+    RUN(test_failure_of_a_process_that_died_before_it_rang_ends_the_sleep);
     RUN(test_signal_ends_each_wait_with_eintr);
     RUN(test_wait_without_end_lets_its_caller_look_after_a_second);
     RUN(test_interrupt_of_the_session_ends_a_wait_with_eintr);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,51 @@ def test_wait_with_a_timeout_gives_what_is_ready_by_then(
     assert ray.wait(refs, num_returns=2, timeout=timeout) == ([refs[1]], [refs[0]])
 
 
+def test_wait_finds_a_ready_ref_behind_many_pending_ones(ray: ModuleType, gate: Gate) -> None:
+    @ray.remote
+    def after(x):
+        return x
+
+    blocker = hold(ray, gate)
+    pending = [after.remote(blocker) for _ in range(50)]
+    ready = ray.put(1)
+    assert ray.wait([*pending, ready]) == ([ready], pending)
+    assert ray.wait([*pending, ready], num_returns=2, timeout=0.1) == ([ready], pending)
+    gate.open()
+    assert ray.wait([*pending, ready], num_returns=51) == ([*pending, ready], [])
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_wait_for_one_is_woken_by_whichever_comes(
+    ray: ModuleType, new_gate: Callable[[], Gate], place: int
+) -> None:
+    gates = [new_gate(), new_gate()]
+    refs = [hold(ray, gate) for gate in gates]
+    opener = threading.Thread(target=gates[place].meet)
+    opener.start()
+    assert ray.wait(refs) == ([refs[place]], [refs[1 - place]])
+    opener.join()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_wait_for_all_returns_in_whatever_order_they_come(
+    ray: ModuleType, new_gate: Callable[[], Gate], order: tuple[int, int]
+) -> None:
+    gates = [new_gate(), new_gate()]
+    first, second = (hold(ray, gate) for gate in gates)
+    refs = [first, ray.put(1), second]
+
+    def meet_one_by_one() -> None:
+        gates[order[0]].meet()
+        ray.wait([(first, second)[order[0]]])
+        gates[order[1]].meet()
+
+    opener = threading.Thread(target=meet_one_by_one)
+    opener.start()
+    assert ray.wait(refs, num_returns=3) == (refs, [])
+    opener.join()
+
+
 def test_wait_with_nothing_ready_gives_no_ready_ref_after_the_timeout(
     ray: ModuleType, gate: Gate
 ) -> None:
@@ -116,6 +162,27 @@ def test_wait_loop_over_its_rest_sees_every_ref_once(ray: ModuleType) -> None:
         done, rest = ray.wait(rest)
         seen += ray.get(done)
     assert sorted(seen) == list(range(20))
+
+
+def test_wait_takes_refs_in_any_order(ray: ModuleType) -> None:
+    refs = [ray.put(i) for i in range(100)]
+    shuffled = random.Random(1).sample(refs, 100)
+    ready, rest = ray.wait(shuffled, num_returns=40)
+    assert len(ready) == 40
+    assert ready == [ref for ref in shuffled if ref not in rest]
+    assert rest == [ref for ref in shuffled if ref not in ready]
+
+
+def test_wait_and_get_take_a_list_of_a_subclass(ray: ModuleType, gate: Gate) -> None:
+    class Refs(list):
+        pass
+
+    pending, ready = hold(ray, gate), ray.put(1)
+    assert ray.wait(Refs([pending, ready])) == ([ready], [pending])
+    assert ray.wait(Refs([pending]), timeout=0.1) == ([], [pending])
+    assert ray.get(Refs([ready, ready])) == [1, 1]
+    gate.open()
+    assert ray.get(Refs([pending, ready])) == ["held", 1]
 
 
 @pytest.mark.parametrize("fetch_local", [True, False])
@@ -170,6 +237,22 @@ def test_wait_on_duplicates_raises_value_error(ray: ModuleType) -> None:
     ref = ray.put(1)
     with pytest.raises(ValueError, match="unique"):
         ray.wait([ref, ref])
+
+
+def test_wait_on_two_references_to_one_object_raises_value_error(ray: ModuleType) -> None:
+    ref = ray.put(1)
+    (other,) = ray.get(ray.put([ref]))
+    assert other is not ref
+    with pytest.raises(ValueError, match="unique"):
+        ray.wait([ref, ray.put(2), other])
+
+
+def test_wait_on_duplicates_that_are_pending_raises_value_error(
+    ray: ModuleType, gate: Gate
+) -> None:
+    pending, ready = hold(ray, gate), ray.put(1)
+    with pytest.raises(ValueError, match="unique"):
+        ray.wait([ready, pending, pending])
 
 
 @pytest.mark.parametrize("num_returns", [0, -1, 3])
