@@ -194,7 +194,7 @@ def _run_engine(script: str, engine: str, python: str, plan: Plan) -> tuple[Rows
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"},
+        env=_environment(),
     )
     try:
         out, err = child.communicate(timeout=ENGINE_TIMEOUT_S)
@@ -211,6 +211,16 @@ def _run_engine(script: str, engine: str, python: str, plan: Plan) -> tuple[Rows
         if line.startswith("{"):
             rows.update({row: (value, unit) for row, (value, unit) in json.loads(line).items()})
     return rows, failed
+
+
+def _environment() -> dict[str, str]:
+    """Return what an engine's process sees.
+
+    Bytecode may be written, for an installed package has it: where it may not, we alone, who run
+    from the source tree, would compile every module at each start.
+    """
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
 
 
 # ---- The words of the command line -------------------------------------------------------------

@@ -1,9 +1,11 @@
 """How long until the first result, and how much has to be installed for it?
 
 Method: a new interpreter; the clock runs from before the import of the engine (none has imported
-numpy before) until the first no-op task's result is there, two workers. end: until the engine is
-shut down. installed: the size of all files of the package, without those it depends on; wheel: the
-size of the wheel in dist/ (make dist), or of one that is built for this run.
+numpy before) until the first no-op task's result is there, two workers. All engines have their
+bytecode, as packages that pip has installed; in a fresh source tree the first process compiles
+ours, which the median does not see. end: until the engine is shut down. installed: the size of all
+files of the package, without those it depends on; wheel: the size of the wheel in dist/ (make
+dist), or of one that is built for this run.
 Unit: seconds, megabytes (1e6 bytes).
 """
 

@@ -40,9 +40,10 @@ MARK: Final = "RAY_LITE_SESSION"  # environment variable that all of a session's
 CANCEL_SIGNAL: Final = signal.SIGRTMIN + 3  # to a worker: a task of yours has been cancelled
 STORE_PATIENCE: Final = 10.0  # seconds that a full store may go without a byte freed
 
-# What the supervisor's interpreter runs: its imports come from where the driver's came from.
+# What the supervisor's interpreter runs: its imports come from where the driver's came from. They
+# leave no garbage; not to look for any until `main` is ready saves a twentieth of their time.
 _BOOT: Final = (
-    "import sys; sys.path[:] = sys.argv[2:]; "
+    "import gc, sys; gc.disable(); sys.path[:] = sys.argv[2:]; "
     "from ray_lite.supervisor import main; main(int(sys.argv[1]))"
 )
 

@@ -528,4 +528,5 @@ def main(control_fd: int) -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     supervisor = Supervisor(driver, driver_pidfd, config)
     gc.freeze()  # what is there now will not change: keep its pages shared with the workers
+    gc.enable()  # off since the interpreter's start
     supervisor.run()

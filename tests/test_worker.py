@@ -1,5 +1,6 @@
 """Workers: tasks that share CPUs and resources, wait for each other, and end their processes."""
 
+import gc
 import os
 import signal
 import sys
@@ -318,6 +319,11 @@ def test_worker_signals_are_as_a_fresh_process_has_them(shared_session: Connecti
     default = signal.SIG_DFL
     expected = [default, signal.default_int_handler, default, default, default]
     assert ray.get(look.remote()) == expected
+
+
+def test_worker_collects_garbage_as_a_fresh_process_does(shared_session: Connection) -> None:
+    state = ray.remote(lambda: (gc.isenabled(), gc.get_threshold()))
+    assert ray.get(state.remote()) == (True, gc.get_threshold())
 
 
 def test_workers_draw_different_random_numbers(shared_session: Connection) -> None:
