@@ -28,9 +28,9 @@ static size_t sample_at(size_t k, size_t nlines)
     return LINE * (nlines <= SAMPLES ? k : k * (nlines - 1) / (SAMPLES - 1));
 }
 
-/* Hash the sampled lines. Each word of a line has a chain of its own, so that the multiplications of
- * one need not wait for those of another. The lines of a large value are far apart, each on a page of
- * its own: fetched one by one, they would cost a long walk to memory each. */
+/* Hash the sampled lines. Each word of a line has a chain of its own, so that the multiplications
+ * of one need not wait for those of another. The lines of a large value are far apart, each on a
+ * page of its own: fetched one by one, they would cost a long walk to memory each. */
 static uint64_t mix_lines(uint64_t hash, const uint8_t *bytes, size_t nlines)
 {
     size_t count = nlines < SAMPLES ? nlines : SAMPLES;

@@ -59,7 +59,7 @@ cdef int freeze(object array) except -1
 # nothing that a head can carry.
 cdef size_t write_large_head(object array, char *dest) except? 0
 
-# Is `value` small and made of nothing but plain values and `array`? Then nothing happens when it goes.
+# Is `value` small and made of nothing but plain values and `array`? Then no code runs when it goes.
 cdef bint is_plain_around(object value, object array) except? True
 
 # The envelope of an error, which stands for a value.

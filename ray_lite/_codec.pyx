@@ -440,7 +440,7 @@ cdef size_t write_large_head(object value, char *dest) except? 0:
 
 
 cdef inline void make_head_room(Encoded result, size_t nbytes) noexcept:
-    """Have an array of `nbytes` begin where one does that is not copied: equal values, equal payloads."""
+    """Have an array of `nbytes` begin where one that is not copied does: equal payloads."""
     if nbytes >= LARGE_NBYTES and result.nbytes < HEAD_ROOM:
         result.nbytes = HEAD_ROOM
 

@@ -1425,8 +1425,8 @@ cdef class Owned:
 cdef class Steps:
     """The steps of a task's generator: what it yields, stored where it is if that is possible.
 
-    Compiled because a producer of large arrays has cold caches whenever it comes here: it is the code
-    and the data that it meets on the way that cost time then.
+    Compiled because a producer of large arrays has cold caches whenever it comes here: what costs
+    time then is how much code and data it meets on the way.
 
     Args of Session.steps:
         dead_yields: As liveness.dead_yields; asked when the code object is another than before.
