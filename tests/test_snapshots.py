@@ -1,0 +1,197 @@
+"""Generators made at random, on the real store: what is yielded is a snapshot, whatever comes next.
+
+Each program makes arrays, gives them more names, views, containers, closures, threads and bare
+addresses, changes them before, during and after its yields, and now and then raises. Its consumer
+must get what plain Python yields to somebody who copies each value at once; and must still have it
+at the end. RAY_LITE_PROGRAMS says how many programs are made (300 here; more for a soak).
+"""
+
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ray_lite as ray
+from ray_lite.session import Connection
+
+PROGRAMS = int(os.environ.get("RAY_LITE_PROGRAMS", "300"))
+SIZE = 32 * 1024  # numbers in an array of 256 KiB, the least that is computed in the store
+SMALL = 64
+
+PRELUDE = f"""
+import contextlib, ctypes, itertools, threading, weakref
+import numpy as np
+number = itertools.count(1)
+def make(size={SIZE}): return np.full(size, next(number))
+def by_thread(array):
+    thread = threading.Thread(target=array.fill, args=(next(number),))
+    thread.start(); thread.join()
+def by_address(address): ctypes.c_int64.from_address(address).value = next(number)
+def same(array): return array
+def program():
+    x, y, box = make(), make(), []
+    def poke(): hidden.fill(next(number))
+    hidden = make()
+    keep = make()
+    address = keep.ctypes.data
+    view = memoryview(make())
+"""
+
+STATEMENTS = (
+    "x = make()",
+    "x = make(); y = x",
+    "y = make()",
+    f"x = make({SMALL})",
+    "y = x[:]",
+    "y = x.reshape(2, -1)",
+    "y = x[::-1]",
+    "x = x * 2",
+    "x = np.array(x)",
+    "x += 1",
+    "x.fill(next(number))",
+    "y.fill(next(number))",
+    "box.append(x)",
+    "box[-1].fill(next(number))",
+    "box.clear()",
+    "for kept in box: kept[0] = next(number)",
+    "hidden = x",
+    "hidden = make()",
+    "poke()",
+    "by_thread(x)",
+    "keep = x; address = x.ctypes.data",
+    "by_address(address)",
+    "keep = make(); address = keep.ctypes.data; x = keep",
+    "view = memoryview(x); view[0] = next(number)",
+    "weak = weakref.ref(x)",
+    "alias = [x, x]; alias[0][1] = next(number)",
+    "del y; y = None",
+    "x, y = y, x",
+    "x = np.asarray(same(x))",
+)
+YIELDS = (
+    "yield x",
+    "yield x",
+    "x = make(); yield x",
+    "x = make(); x += 1; yield x",
+    "yield make()",
+    "yield y",
+    "yield hidden",
+    "yield x[1:]",
+    "yield x.reshape(-1)",
+    "yield same(x)",
+    "yield (z := make()); z.fill(next(number))",
+    "yield box[-1]",
+    "yield from (make() for _ in range(2))",
+    "yield x; x.fill(next(number)); yield x",
+)
+COMPOUNDS = (
+    ("for _ in range(2):",),
+    ("if next(number) % 2:", "else:"),
+    ("try:", "finally:"),
+    ("try:", "except AttributeError:"),
+    ("with contextlib.nullcontext(x) as held:",),
+)
+
+
+def block(rng: random.Random, depth: int) -> Iterator[str]:
+    """Yield the lines of some statements, yields and blocks."""
+    for _ in range(rng.randint(2, 5)):
+        if depth and rng.random() < 0.3:
+            for head in rng.choice(COMPOUNDS):
+                yield head
+                yield from (f"    {line}" for line in block(rng, depth - 1))
+        else:
+            yield rng.choice(YIELDS if rng.random() < 0.45 else STATEMENTS)
+
+
+def source_of(seed: int) -> str:
+    """Return a module with a generator function called `program`."""
+    body = [*block(random.Random(seed), 2), "yield x"]
+    return PRELUDE + "".join(f"    {line}\n" for line in body)
+
+
+def generator_of(source: str) -> Any:
+    """Start the program."""
+    namespace: dict[str, Any] = {}
+    exec(compile(source, "<program>", "exec"), namespace)
+    return namespace["program"]()
+
+
+def drive(source: str) -> Iterator[Any]:
+    """Yield what the program yields."""
+    yield from generator_of(source)
+
+
+def snapshots(source: str) -> tuple[list[Any], str]:
+    """Return a copy of each value that plain Python yields, and the name of what it raises."""
+    values = []
+    try:
+        for value in generator_of(source):
+            values.append(np.array(value))
+    except Exception as error:
+        return values, type(error).__name__
+    return values, ""
+
+
+def consume(refs: Any) -> tuple[list[Any], list[Any], str]:
+    """Return each value as it came, a copy made when it came, and the name of what was raised."""
+    values: list[Any] = []
+    copies: list[Any] = []
+    for ref in refs:
+        try:
+            value = ray.get(ref)
+        except Exception as error:
+            return values, copies, type(error.cause).__name__  # type: ignore[attr-defined]
+        values.append(value)
+        copies.append(np.array(value))
+    return values, copies, ""
+
+
+def start(kind: str, source: str, count: int) -> Any:
+    """Run a program of `count` values as a task; return its references."""
+    if kind == "static":
+        refs = ray.remote(generator_of).options(num_returns=count).remote(source)
+        return refs if isinstance(refs, list) else [refs]
+    refs = ray.remote(drive).options(num_returns=kind).remote(source)
+    return ray.get(refs) if kind == "dynamic" else refs
+
+
+def check(kind: str, seed: int) -> int:
+    """Run a program both ways; return how many values it has."""
+    source = source_of(seed)
+    expected, failure = snapshots(source)
+    values, copies, raised = consume(start(kind, source, len(expected) + bool(failure)))
+    message = f"program {seed} ({kind}):\n{source}"
+    assert (len(values), raised) == (len(expected), failure), message
+    for value, copy, right in zip(values, copies, expected, strict=True):
+        assert np.array_equal(copy, right), message
+        assert np.array_equal(value, right), message
+    return len(values)
+
+
+@pytest.mark.session(num_cpus=1)
+@pytest.mark.parametrize("kind", ["streaming", "dynamic", "static"])
+def test_consumer_of_any_program_has_snapshots(session: Connection, kind: str) -> None:
+    before = ray.memory_summary()
+    count = sum(check(kind, seed) for seed in range(PROGRAMS // 3))
+    after = ray.memory_summary()
+    in_place = after["sealed_in_place"] - before["sealed_in_place"]
+    copied = after["copied"] - before["copied"]
+    assert in_place > count / 10, (in_place, copied, count)
+    assert copied > count / 10, (in_place, copied, count)
+
+
+@pytest.mark.session(num_cpus=1)
+def test_programs_notice_when_every_name_is_taken_for_dead(session: Connection) -> None:
+    def lie() -> None:
+        from ray_lite import returns
+
+        returns._dead_yields = lambda code: frozenset(range(len(code.co_code)))  # type: ignore
+
+    ray.get(ray.remote(lie).remote())
+    with pytest.raises(AssertionError, match="program"):
+        for seed in range(100):
+            check("streaming", seed)
