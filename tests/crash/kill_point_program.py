@@ -53,6 +53,14 @@ def stream(start: int, n: int) -> Any:
 
 
 @again
+def compute(start: int, n: int) -> Any:
+    """Yield arrays that are computed in the store, and sealed where they are."""
+    for i in range(start, start + n):
+        x = np.full(MIB // 8, i)
+        yield x
+
+
+@again
 def consume(start: int) -> int:
     """Read a stream to its end, and the beginning of another, in a worker."""
     total = sum(ray.get(list(stream.remote(start, 40))))
@@ -91,7 +99,9 @@ def mix(directory: Path, numbers: Iterator[int]) -> None:
     total = delegate.remote(i)
     consumed = consume.remote(i)
     streamed = stream.remote(i, 20)
+    computed = compute.remote(i, 3)
     assert [ray.get(ref) for ref in streamed] == list(range(i, i + 20))
+    assert [int(ray.get(ref)[-1]) for ref in computed] == [i, i + 1, i + 2]
     assert ray.get(consumed) == sum(range(i, i + 40)) + i
     assert ray.get(raised) == path
     assert np.array_equal(ray.get(chain), np.arange(3000) * 4)
