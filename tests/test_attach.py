@@ -183,6 +183,34 @@ def test_array_of_a_guest_that_has_left_stays_what_it_was(address: str) -> None:
     assert connection().core.broken_invariant() is None
 
 
+def test_array_that_a_guest_has_made_in_the_store_is_its_own_after_it_has_left(
+    address: str,
+) -> None:
+    core = connection().core
+    before = core.usage()["free"]
+    guest = Guest(
+        "import numpy as np\n"
+        "ray.init(address='auto'); mine, stored = ray.full(10**6, 7.0), ray.full(10**6, 8.0)\n"
+        "ref = ray.put(stored); ray.shutdown(); mine += 1\n"
+        "print('left', flush=True); input()\n"
+        "print((mine == 8).all() and (stored == 8).all(), flush=True); input()\n"
+        "del ref, mine, stored; print('gone', flush=True); input()"
+    )
+    assert guest.line() == "left"
+    newer = [ray.put(np.zeros(10**6)) for _ in range(4)]
+    guest.go_on()
+    assert guest.line() == "True"
+    assert all((ray.get(ref) == 0).all() for ref in newer)
+    del newer
+    guest.go_on()
+    assert guest.line() == "gone"
+    assert eventually(lambda: core.usage()["free"] == before)
+    assert eventually(lambda: core.find_slot(guest.process.pid) is None)
+    assert core.broken_invariant() is None
+    guest.go_on()
+    assert guest.end() == 0
+
+
 def slots_of_this_process() -> set[int]:
     """Return them; they are more than one if something of a former session is alive."""
     return {slot for slot, pid, _, _ in connection().core.slots() if pid == os.getpid()}
