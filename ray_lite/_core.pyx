@@ -1527,8 +1527,8 @@ cdef bint describe_small(object value, rl_value *out, char *room) except -1:
     return True
 
 
-cdef int flush_output() except -1:
-    """Have out what the user's code has printed."""
+cpdef int flush_output() except -1:
+    """What a task printed goes out before its value: the session may end once that is there."""
     sys.stdout.flush()
     sys.stderr.flush()
     return 0

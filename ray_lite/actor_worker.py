@@ -212,8 +212,7 @@ class ActorWorker:
                 namespace=self._info.namespace,
                 pid=os.getpid(),
             )
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _core.flush_output()
             os._exit(0)
 
 

@@ -35,6 +35,7 @@ from typing import Any, Final, TypeAlias
 
 from ray_lite import _core
 from ray_lite._codec import encode, encode_refs
+from ray_lite._core import flush_output
 from ray_lite._values import fail_open_returns, store_failure
 from ray_lite.certificate import actor_id_of
 from ray_lite.exceptions import (
@@ -161,7 +162,7 @@ class Returns:
         if stored is None:
             self._fail(failure)
         else:
-            _flush()
+            flush_output()
             self._job.finish_with(0, stored)
 
     def _deliver_sequence(self, result: _core.Owned) -> None:
@@ -211,7 +212,7 @@ class Returns:
                 self._close(items)
                 self._fail(self._inconsistent(i, "is another value than the one"))
                 return
-        _flush()
+        flush_output()
         self._job.finish()
 
     def _deliver_dynamic(self, result: Any) -> None:
@@ -236,7 +237,7 @@ class Returns:
             return
         if failure:
             refs.append(self._core.put_stored(store_failure(self._core, failure)))
-        _flush()
+        flush_output()
         self._job.finish_with(0, self._core.store(encode_refs(refs)))
 
     def _deliver_stream(self, items: Any, per_yield: int) -> None:
@@ -361,7 +362,7 @@ class Returns:
         except RuntimeError:
             self._fail(failure)
             return
-        _flush()
+        flush_output()
         self._job.finish_with(0, self._core.store(encode(None)))
 
     def _append_failure(self, failure: bytes) -> None:
@@ -373,7 +374,7 @@ class Returns:
         """num_returns=0: the body runs to its end; what has no reference to go to is printed."""
         if inspect.isgenerator(result):
             self._drain(result)
-        _flush()
+        flush_output()
         self._job.finish()
 
     def _drain(self, generator: Any) -> None:
@@ -463,7 +464,7 @@ class Returns:
             elif before != fingerprint:
                 self._fail(self._inconsistent(i, "is another value than the one"))
                 return
-        _flush()
+        flush_output()
         self._job.conclude(fresh)
 
     def _close(self, items: Any) -> None:
@@ -488,7 +489,7 @@ class Returns:
 
     def _fail(self, data: bytes) -> None:
         """Store `data` in every open return and end the task."""
-        _flush()
+        flush_output()
         fail_open_returns(self._core, self._job, data)
 
     def _fail_at(self, i: int, data: bytes) -> None:
@@ -525,7 +526,7 @@ class Returns:
                 f"Task {self._name} raised (attempt {self._job.attempt + 1}); it will be run "
                 f"again:\n{error_text(data)}"
             )
-            _flush()
+            flush_output()
             self._handed_back = True
             self._job.strand()
             raise StrandedError
@@ -640,12 +641,6 @@ async def _in_thread_of_its_own(wait: Callable[[], object]) -> None:
 
     threading.Thread(target=run, name="ray_lite-room", daemon=True).start()
     await over
-
-
-def _flush() -> None:
-    """What a task printed goes out before its value: the session may end once that is there."""
-    sys.stdout.flush()
-    sys.stderr.flush()
 
 
 def _print(text: str) -> None:

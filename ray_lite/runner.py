@@ -10,7 +10,6 @@ again (scheduler.py).
 
 import contextlib
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
@@ -118,8 +117,7 @@ RAY_METHODS: Final = frozenset({"__ray_ready__", "__ray_terminate__", "__ray_cal
 
 def exit_as_told(error: SystemExit) -> NoReturn:
     """End this process with the status of sys.exit(), without more; the supervisor sees a crash."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _core.flush_output()
     code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     os._exit(code & 0xFF)
 
