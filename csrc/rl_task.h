@@ -104,8 +104,8 @@ int rl_task_submit(rl_session *s, const rl_spec *spec, rl_handle *returns, rl_ha
 int rl_task_take(rl_session *s, int64_t deadline_ns, rl_job *out);
 
 /* Actor: the next call for the threads of `group`, or sleep until there is one. Returns 0,
- * RL_ETIMEDOUT, EINTR, RL_EDEAD, RL_EEND (nobody can call the actor any more), RL_ESTALE (it is over,
- * or another process's). */
+ * RL_ETIMEDOUT (RL_NO_WAIT: there is none), EINTR, RL_EDEAD, RL_EEND (nobody can call the actor any
+ * more), RL_ESTALE (it is over, or another process's). */
 int rl_task_take_call(rl_session *s, rl_handle actor, uint32_t group, int64_t deadline_ns,
                       rl_job *out);
 

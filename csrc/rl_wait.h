@@ -1,4 +1,5 @@
-/* rl_wait.h - sleeping and waking: futexes on a doorbell a process, and on the `freed` word.
+/* rl_wait.h - sleeping and waking: futexes on a process's doorbell and callbell, and on the `freed`
+ * word.
  *
  * CALLS      The threads of an actor that wait for calls have a futex of their own, and a ring wakes
  *            one of them: sixteen that look for one call would be in each other's way. Who takes a

@@ -6,7 +6,6 @@ What they do must not depend on that. So each function here has run before, in t
 import enum
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -121,8 +120,7 @@ def test_known_function_that_is_cancelled_is_interrupted(session: Connection, ga
     def wait(path):
         if path:
             open(path).close()
-            while True:
-                time.sleep(0.01)
+            threading.Event().wait()
 
     task = known(wait, "")
     ref = task.remote(gate.path)
