@@ -20,6 +20,9 @@ cdef class Returned:
 
     cdef object value
 
+    def __cinit__(self, value):
+        self.value = value
+
     def __call__(self):
         """Return it."""
         value, self.value = self.value, None
@@ -31,6 +34,9 @@ cdef class Raised:
     """What a function has raised."""
 
     cdef object error
+
+    def __cinit__(self, error):
+        self.error = error
 
     def __call__(self):
         """Raise it."""
@@ -84,8 +90,6 @@ cdef class PlainTasks:
 
     cdef object run_one(self, Job job):
         """Run a task; return self if it is over, else the outcome to return for it."""
-        cdef Returned returned
-        cdef Raised raised
         known = self.functions.get(job.job.function.gen)
         if known is None or job.job.options & self.not_plain:
             return None
@@ -100,14 +104,10 @@ cdef class PlainTasks:
         try:
             value = (<Call>call).make()
         except BaseException as error:
-            raised = Raised.__new__(Raised)
-            raised.error = error
-            return raised
+            return Raised(error)
         if job.finish_small(value):
             return self
-        returned = Returned.__new__(Returned)
-        returned.value = value
-        return returned
+        return Returned(value)
 
 
 @cython.final

@@ -17,6 +17,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from ray_lite import _core, session
+from ray_lite._plain import Raised
 from ray_lite._values import fail_open_returns
 from ray_lite.certificate import read_certificate
 from ray_lite.exceptions import (
@@ -172,7 +173,7 @@ class Loop:
             if self._is_stopped:
                 self._fail_unserved(job)
                 return
-            result = None if isinstance(outcome, _Raised) else outcome()
+            result = None if isinstance(outcome, Raised) else outcome()
             if inspect.isasyncgen(result) and job.fills_stream:
                 await returns.deliver_async(result, per_yield=export.per_yield)
                 return
@@ -221,17 +222,6 @@ class _Room:
             self._given_one.set()
 
 
-class _Raised:
-    """A call that raises what the awaited one raised."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __call__(self) -> Any:
-        """Raise it."""
-        raise self._error
-
-
 async def _outcome_of(job: _core.Job, call: Callable[[], Any]) -> Callable[[], Any]:
     """Await the call's result, if it is to be awaited; return a call that gives or raises it."""
     try:
@@ -244,7 +234,7 @@ async def _outcome_of(job: _core.Job, call: Callable[[], Any]) -> Callable[[], A
         raise
     except asyncio.CancelledError as error:
         cancelled = TaskCancelledError(job.task_id.hex()) if job.is_cancelled else error
-        return _Raised(cancelled)
+        return Raised(cancelled)
     except BaseException as error:
-        return _Raised(error)
+        return Raised(error)
     return lambda: result

@@ -70,9 +70,6 @@ class Runner:
             export, returns, call = self.prepare(job, outcome)
             if call is not None:
                 dynamic = job.options & DYNAMIC != 0
-                if not export.env_vars:
-                    returns.deliver(call, dynamic=dynamic, per_yield=export.per_yield)
-                    return export
                 with environment(export.env_vars):
                     returns.deliver(call, dynamic=dynamic, per_yield=export.per_yield)
         except self._passing:
