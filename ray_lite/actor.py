@@ -10,6 +10,7 @@ how an actor's process serves calls (actor_worker.py).
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import cached_property
@@ -132,8 +133,7 @@ def _inspect_class(cls: type) -> _Inspected:
         cls, lambda value: inspect.isfunction(value) or inspect.ismethod(value)
     )
     methods = {name: _inspect_method(cls, name, value) for name, value in functions}
-    methods |= {name: _BUILT_IN for name in ("__ray_ready__", "__ray_terminate__")}
-    methods["__ray_call__"] = _BUILT_IN_CALL
+    methods |= BUILT_IN_METHODS
     is_async = any(
         inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value)
         for _, value in functions
@@ -186,8 +186,8 @@ def _inspect_method(cls: type, name: str, function: Any) -> MethodInfo:
     )
 
 
-_BUILT_IN: Final = MethodInfo((), MethodOptions(), False)
-_BUILT_IN_CALL: Final = MethodInfo(
+_NO_PARAMETERS: Final = MethodInfo((), MethodOptions(), False)
+_ANY_FUNCTION: Final = MethodInfo(
     (
         ("function", int(inspect.Parameter.POSITIONAL_ONLY), False),
         ("args", int(inspect.Parameter.VAR_POSITIONAL), False),
@@ -196,6 +196,12 @@ _BUILT_IN_CALL: Final = MethodInfo(
     MethodOptions(),
     False,
 )
+#: Methods that every actor has and that no class defines.
+BUILT_IN_METHODS: Final = {
+    "__ray_ready__": _NO_PARAMETERS,
+    "__ray_terminate__": _NO_PARAMETERS,
+    "__ray_call__": _ANY_FUNCTION,
+}
 
 
 def _signature_of(method: MethodInfo) -> Signature:
@@ -537,7 +543,11 @@ class ActorMethod(Generic[P, R_co]):
             prepared = self._prepared = _prepare(self._info, self._name, options)
         self._signature.check(args, kwargs)
         if prepared.submission.is_over:
-            raise _session_has_ended(self._ref, self._info)
+            raise RaySystemError(
+                f"Failed to submit a call to Actor({self._info.name}, "
+                f"{actor_id_of(self._ref).hex()}): Can't find actor, its session has ended. Make a "
+                "new actor"
+            )
         return submit(prepared, args, kwargs, self._ref)
 
     def _with_options(self, **options: Any) -> _MethodWithOptions:
@@ -546,7 +556,9 @@ class ActorMethod(Generic[P, R_co]):
         given = parse_method_options(
             options, decorator=False, is_generator=method.is_generator, base=method.options
         )
-        return _MethodWithOptions(self, _prepare(self._info, self._name, given))
+        configured = copy.copy(self)
+        configured._prepared = _prepare(self._info, self._name, given)
+        return _MethodWithOptions(configured)
 
     if TYPE_CHECKING:
 
@@ -568,17 +580,12 @@ class ActorMethod(Generic[P, R_co]):
 class _MethodWithOptions:
     """What `.options()` of a method returns: `.remote` and no more."""
 
-    def __init__(self, method: ActorMethod[..., Any], prepared: Prepared) -> None:
+    def __init__(self, method: ActorMethod[..., Any]) -> None:
         self._method = method
-        self._prepared = prepared
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Submit one call; see ActorMethod.remote."""
-        method = self._method
-        method._signature.check(args, kwargs)
-        if self._prepared.submission.is_over:
-            raise _session_has_ended(method._ref, method._info)
-        return submit(self._prepared, args, kwargs, method._ref)
+        return self._method._submit(*args, **kwargs)
 
 
 def _prepare(info: ActorInfo, name: str, options: MethodOptions) -> Prepared:
@@ -609,13 +616,6 @@ def _prepare(info: ActorInfo, name: str, options: MethodOptions) -> Prepared:
         limit=options.generator_backpressure_num_objects,
         group=info.group_index(name, options.concurrency_group),
         where=f"{info.module}.{options.name or title}",
-    )
-
-
-def _session_has_ended(ref: ObjectRef[Any], info: ActorInfo) -> RaySystemError:
-    return RaySystemError(
-        f"Failed to submit a call to Actor({info.name}, {actor_id_of(ref).hex()}): Can't find "
-        "actor, its session has ended. Make a new actor"
     )
 
 

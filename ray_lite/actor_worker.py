@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from ray_lite import _core, session
 from ray_lite._codec import ErrorPayload
 from ray_lite._plain import PlainCalls
-from ray_lite.actor import ActorExit, ActorInfo
+from ray_lite.actor import BUILT_IN_METHODS, ActorExit, ActorInfo
 from ray_lite.certificate import (
     EXITED,
     actor_id_of,
@@ -54,7 +54,7 @@ class Instance:
         self._class, info = job.function()
         self.info = ActorInfo(*info)
         #: Runs its calls.
-        self.runner = Runner(core, self._method_of, passing)
+        self.runner = Runner(core, self._method_of, passing, BUILT_IN_METHODS)
         self._value: Any = None
 
     def make(self) -> bytes:

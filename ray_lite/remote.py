@@ -11,6 +11,7 @@ import functools
 import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
@@ -63,34 +64,15 @@ class Export(NamedTuple):
 _NO_ENV_VARS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
+@dataclass(slots=True, eq=False)
 class Prepared:
-    """All of a call but its arguments, made once a session.
+    """All of a call but its arguments, made once a session."""
 
-    Args:
-        connection: The session.
-        submission: The call in the core's terms.
-        single: `.remote()` gives the reference itself.
-        streams: `.remote()` gives a generator. Neither: a list of references, or None.
-        where: What errors call the function.
-    """
-
-    __slots__ = ("connection", "single", "streams", "submission", "where")
-
-    def __init__(
-        self,
-        connection: Connection,
-        submission: Submission,
-        *,
-        single: bool,
-        streams: bool,
-        where: str,
-    ) -> None:
-        """Keep them."""
-        self.connection = connection
-        self.submission = submission
-        self.single = single
-        self.streams = streams
-        self.where = where
+    connection: Connection
+    submission: Submission
+    single: bool  # .remote() gives the reference itself
+    streams: bool  # .remote() gives a generator; neither: a list of references, or None
+    where: str  # what errors call the function
 
 
 class Signature:
@@ -341,8 +323,7 @@ def prepare_call(
         (limit or 0) if streams else -1,
         group,
     )
-    single = nreturns == 1 and not streams
-    return Prepared(connection, submission, single=single, streams=streams, where=where)
+    return Prepared(connection, submission, nreturns == 1 and not streams, streams, where)
 
 
 def export_function(

@@ -11,7 +11,7 @@ again (scheduler.py).
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from ray_lite import _core, session
@@ -33,6 +33,7 @@ class Runner:
         core: The session that this process has joined.
         resolve: The callable that an export stands for.
         passing: What user code may raise that is no outcome of its task.
+        not_plain: Names of methods that are only found by way of `resolve`.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class Runner:
         core: _core.Session,
         resolve: Callable[[Export], Callable[..., Any]],
         passing: Passing = SystemExit,
+        not_plain: Container[object] = (),
     ) -> None:
         """Start with no function loaded."""
         self._core = core
         self._resolve = resolve
         self._passing = passing
+        self._not_plain = not_plain
         self._functions: dict[int, Export] = {}
         #: Of these, the functions (and names of methods) that need nothing but to be called, see
         #: _plain.PlainTasks.
@@ -99,17 +102,13 @@ class Runner:
         export = Export(*job.function())
         with self._lock:
             self._functions[job.function_key] = export
-            if not (export.max_calls or export.env_vars or export.function in RAY_METHODS):
+            if not (export.max_calls or export.env_vars or export.function in self._not_plain):
                 self.plain[job.function_key] = export.function
             if len(self._functions) > FUNCTIONS_KEPT:
                 oldest = next(iter(self._functions))
                 del self._functions[oldest]
                 self.plain.pop(oldest, None)
         return export
-
-
-#: Methods that every actor has and that no class defines.
-RAY_METHODS: Final = frozenset({"__ray_ready__", "__ray_terminate__", "__ray_call__"})
 
 
 def exit_as_told(error: SystemExit) -> NoReturn:
