@@ -1,6 +1,6 @@
 # _codec.pxd - what other Cython rooms may use of the codec. Declarations only.
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 # What a payload is. The core stores the kind beside the payload and never looks into either.
 cpdef enum:
@@ -19,6 +19,19 @@ cpdef enum:
     KIND_CALL = 12      # CallHead, then the arguments; no payload: no arguments
     KIND_REF_LIST = 13  # a list of refs: their numbers, or no payload for 0, 1, 2, ...
     KIND_PLAIN = 14     # a pickle stream that leaves nothing out
+
+cdef union Bits:
+    int64_t number
+    double real
+
+# A value of one of the first kinds, which have a word of payload or none.
+cdef struct Word:
+    uint32_t kind
+    size_t nbytes      # 8, or 0
+    Bits bits
+
+# Put None, a bool, an int of 64 bits or a float into `word`; False: `value` is none of these.
+cdef bint as_word(object value, Word *word) except -1
 
 cdef class Encoded:
     cdef readonly uint32_t kind      # KIND_*

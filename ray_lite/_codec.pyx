@@ -229,11 +229,11 @@ cdef inline Encoded encoded(uint32_t kind):
     return result
 
 
-cdef inline Encoded encoded_word(uint32_t kind, const void *word):
-    cdef Encoded result = encoded(kind)
-    memcpy(&result._word, word, 8)
+cdef inline Encoded encoded_word(const Word *word):
+    cdef Encoded result = encoded(word.kind)
+    memcpy(&result._word, &word.bits, 8)
     result._lead = <const char *>&result._word
-    result._lead_nbytes = result.nbytes = 8
+    result._lead_nbytes = result.nbytes = word.nbytes
     return result
 
 
@@ -348,15 +348,10 @@ cpdef Encoded encode(object value):
     """
     cdef object kind = type(value)
     cdef Encoded result
-    if value is None:
-        return encoded(KIND_NONE)
-    if kind is bool:
-        return encoded(KIND_TRUE if value else KIND_FALSE)
-    if kind is int:
-        result = encode_int(value)
-    elif kind is float:
-        return encode_float(value)
-    elif kind is str:
+    cdef Word word
+    if as_word(value, &word):
+        return encoded_word(&word)
+    if kind is str:
         return encoded_lead(KIND_STR, utf8_owner(value))
     elif kind is bytes:
         return encoded_lead(KIND_BYTES, value)
@@ -371,16 +366,24 @@ cpdef Encoded encode(object value):
     return encode_by_pickle(value) if result is None else result
 
 
-cdef Encoded encode_int(object value):
-    """Return `value` as KIND_INT, or None if it does not fit."""
+cdef bint as_word(object value, Word *word) except -1:
+    cdef object kind = type(value)
     cdef int overflow = 0
-    cdef int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow)
-    return None if overflow else encoded_word(KIND_INT, &number)
-
-
-cdef Encoded encode_float(object value):
-    cdef double number = value
-    return encoded_word(KIND_FLOAT, &number)
+    word.nbytes = 0
+    word.bits.number = 0
+    if value is None:
+        word.kind = KIND_NONE
+    elif kind is bool:
+        word.kind = KIND_TRUE if value else KIND_FALSE
+    elif kind is int:
+        word.bits.number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        word.kind, word.nbytes = KIND_INT, 8
+    elif kind is float:
+        word.bits.real = value
+        word.kind, word.nbytes = KIND_FLOAT, 8
+    else:
+        return False
+    return not overflow
 
 
 cdef Encoded encode_buffer(uint32_t kind, object value):
@@ -558,10 +561,6 @@ cdef class _Slots:
     cdef int add_tag(self, uint8_t tag) except -1:
         return self.extend(&tag, 1)
 
-    cdef int add_word(self, uint8_t tag, const void *word) except -1:
-        self.add_tag(tag)
-        return self.extend(word, 8)
-
     cdef int add_text(self, object owner) except -1:
         """Append a length and the bytes of `owner`: bytes or an ASCII str."""
         cdef Py_ssize_t nbytes = 0
@@ -577,24 +576,15 @@ cdef class _Slots:
 
     cdef int add(self, object value, object label) except -1:
         cdef object kind = type(value)
-        cdef int overflow = 0
-        cdef int64_t number
-        cdef double real
+        cdef Word word
         if kind is _config.ref_type:
-            number = self.numbering.number_of(value)
-            return self.add_word(SLOT_REF, &number)
-        if value is None:
-            return self.add_tag(KIND_NONE)
-        if kind is bool:
-            return self.add_tag(KIND_TRUE if value else KIND_FALSE)
-        if kind is int:
-            number = PyLong_AsLongLongAndOverflow(value, &overflow)
-            if not overflow:
-                return self.add_word(KIND_INT, &number)
-        elif kind is float:
-            real = value
-            return self.add_word(KIND_FLOAT, &real)
-        elif kind is str and len(value) <= SLOT_TEXT_NBYTES:
+            word.bits.number = self.numbering.number_of(value)
+            self.add_tag(SLOT_REF)
+            return self.extend(&word.bits, 8)
+        if as_word(value, &word):
+            self.add_tag(<uint8_t>word.kind)
+            return self.extend(&word.bits, word.nbytes)
+        if kind is str and len(value) <= SLOT_TEXT_NBYTES:
             self.add_tag(KIND_STR)
             return self.add_text(utf8_owner(value))
         elif kind is bytes and len(value) <= SLOT_TEXT_NBYTES:

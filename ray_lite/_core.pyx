@@ -23,13 +23,10 @@ from ray_lite._codec cimport (
     HEAD_ROOM,
     KIND_ARRAY,
     KIND_BYTES,
-    KIND_FALSE,
-    KIND_FLOAT,
-    KIND_INT,
-    KIND_NONE,
-    KIND_TRUE,
     Encoded,
     ErrorPayload,
+    Word,
+    as_word,
     decode_at,
     decode_call_at,
     freeze,
@@ -53,7 +50,6 @@ from ray_lite.exceptions import (
 )
 
 cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
     object PyObject_Call(object function, object args, PyObject *kwargs)
     PyObject *Py_TYPE(PyObject *value)
 
@@ -1498,28 +1494,14 @@ cdef bint describe_small(object value, rl_value *out, char *room) except -1:
         value: The value, which must outlive `out`.
         room: For RL_INLINE bytes.
     """
-    cdef object kind = type(value)
-    cdef int overflow = 0
-    cdef int64_t number
-    cdef double real
+    cdef Word word
     memset(out, 0, sizeof(rl_value))
     out.block = RL_NIL
     out.bytes = room
-    if value is None:
-        out.kind = KIND_NONE
-    elif kind is bool:
-        out.kind = KIND_TRUE if value else KIND_FALSE
-    elif kind is int:
-        number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        if overflow:
-            return False
-        out.kind, out.nbytes = KIND_INT, 8
-        memcpy(room, &number, 8)
-    elif kind is float:
-        real = value
-        out.kind, out.nbytes = KIND_FLOAT, 8
-        memcpy(room, &real, 8)
-    elif kind is bytes and PyBytes_GET_SIZE(value) <= RL_INLINE:
+    if as_word(value, &word):
+        out.kind, out.nbytes = word.kind, word.nbytes
+        memcpy(room, &word.bits, sizeof(word.bits))
+    elif type(value) is bytes and PyBytes_GET_SIZE(value) <= RL_INLINE:
         out.kind, out.nbytes = KIND_BYTES, <uint64_t>PyBytes_GET_SIZE(value)
         memcpy(room, PyBytes_AS_STRING(value), out.nbytes)
     else:
