@@ -310,6 +310,7 @@ cdef class Session:
     cpdef Job take(self)
     cpdef Job take_call(self, Job actor, uint32_t group)
     cdef tuple split_refs(self, list refs, Py_ssize_t need)
+    cdef Py_ssize_t fill_ready(self, list ready, list refs, uint32_t round_) noexcept
     cdef uint32_t next_round(self) except 0
     cdef bint is_first(self, PyObject *ref, uint32_t round_) noexcept
     cdef int sleep(self, const rl_handle *handles, bytes flags, uint32_t need, int64_t deadline,

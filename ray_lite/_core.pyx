@@ -157,19 +157,20 @@ cdef rl_handle *handles_of(Session session, list refs) except? NULL:
     return handles
 
 
-cdef list rest_of(list items, list taken):
-    """Return `items` without those that were `taken`, which are in the same order."""
-    cdef Py_ssize_t n = PyList_GET_SIZE(items), ntaken = PyList_GET_SIZE(taken), i, k = 0
-    cdef list rest = PyList_New(n - ntaken)
-    cdef PyObject *item
+cdef inline void fill(list new, Py_ssize_t i, PyObject *item) noexcept:
+    """Set the place `i`, empty so far, of a list that nobody else knows yet."""
+    Py_INCREF(<object>item)
+    PyList_SET_ITEM(new, i, <object>item)
+
+
+cdef void fill_rest(list rest, list items, Py_ssize_t n, list taken) noexcept:
+    """Fill `rest` with the first `n` items but those that were `taken`, in the same order."""
+    cdef Py_ssize_t ntaken = PyList_GET_SIZE(taken), i, k = 0
     for i in range(n):
-        item = PyList_GET_ITEM(items, i)
-        if k < ntaken and item == PyList_GET_ITEM(taken, k):
+        if k < ntaken and PyList_GET_ITEM(items, i) == PyList_GET_ITEM(taken, k):
             k += 1
-            continue
-        Py_INCREF(<object>item)
-        PyList_SET_ITEM(rest, i - k, <object>item)
-    return rest
+        else:
+            fill(rest, i - k, PyList_GET_ITEM(items, i))
 
 
 def split(list items not None, bytes flags not None, Py_ssize_t need):
@@ -184,7 +185,9 @@ def split(list items not None, bytes flags not None, Py_ssize_t need):
             taken.append(items[i])
             if len(taken) == need:
                 break
-    return taken, rest_of(items, taken)
+    cdef list rest = PyList_New(len(items) - len(taken))
+    fill_rest(rest, items, len(items), taken)
+    return taken, rest
 
 
 cdef rl_handle handle_of(Session session, object ref) except *:
@@ -577,7 +580,7 @@ cdef class Session:
         """Whether these are references of this session, to as many objects."""
         cdef uint32_t round_ = self.next_round()
         for item in refs:
-            if type(item) is not ObjectRef or not self.is_first(<PyObject *>item, round_):
+            if not self.is_first(<PyObject *>item, round_):
                 return False
         return True
 
@@ -594,25 +597,43 @@ cdef class Session:
         return self.split_refs(refs, need)
 
     cdef tuple split_refs(self, list refs, Py_ssize_t need):
+        cdef Py_ssize_t n = PyList_GET_SIZE(refs), seen, i
+        cdef list ready = PyList_New(need), rest = PyList_New(n - need)
+        if PyList_GET_SIZE(refs) != n:
+            return None  # making a list collected garbage, and that can run anything
         cdef uint32_t round_ = self.next_round()
-        cdef list ready = PyList_New(need)
-        cdef Py_ssize_t n = PyList_GET_SIZE(refs), nready = 0, i
+        seen = self.fill_ready(ready, refs, round_)
+        if seen == 0:
+            return None
+        fill_rest(rest, refs, seen, ready)
+        for i in range(seen, n):
+            if not self.is_first(PyList_GET_ITEM(refs, i), round_):
+                return None
+            fill(rest, i - need, PyList_GET_ITEM(refs, i))
+        return ready, rest
+
+    cdef Py_ssize_t fill_ready(self, list ready, list refs, uint32_t round_) noexcept:
+        """Fill `ready` with the first of `refs` that are sealed.
+
+        Returns how many `is_first` was asked of; 0 if `ready` could not be filled.
+        """
+        cdef Py_ssize_t n = PyList_GET_SIZE(refs), need = PyList_GET_SIZE(ready), nready = 0, i
         cdef PyObject *item
         for i in range(n + LOOK_AHEAD):
             if i < n:
                 item = PyList_GET_ITEM(refs, i)
-                if <void *>Py_TYPE(item) != <void *>ObjectRef or not self.is_first(item, round_):
-                    return None
-                if nready < need:
-                    rl_object_prefetch(&self.s, (<ObjectRef>item).h)
-            if i < LOOK_AHEAD or nready == need:
+                if not self.is_first(item, round_):
+                    return 0
+                rl_object_prefetch(&self.s, (<ObjectRef>item).h)
+            if i < LOOK_AHEAD:
                 continue
             item = PyList_GET_ITEM(refs, i - LOOK_AHEAD)
             if rl_object_is_sealed(&self.s, (<ObjectRef>item).h):
-                Py_INCREF(<object>item)
-                PyList_SET_ITEM(ready, nready, <object>item)
+                fill(ready, nready, item)
                 nready += 1
-        return (ready, rest_of(refs, ready)) if nready == need else None
+                if nready == need:
+                    return min(i + 1, n)
+        return 0
 
     cdef uint32_t next_round(self) except 0:
         """Begin another round of `is_first`."""
@@ -628,8 +649,11 @@ cdef class Session:
 
     cdef inline bint is_first(self, PyObject *ref, uint32_t round_) noexcept:
         """Is a reference of this session, and the first to its object in this round?"""
+        if (<void *>Py_TYPE(ref) != <void *>ObjectRef
+                or <void *>(<ObjectRef>ref).session != <void *>self):
+            return False
         cdef uint32_t *met = &self.met[(<ObjectRef>ref).h.index]
-        if <void *>(<ObjectRef>ref).session != <void *>self or met[0] == round_:
+        if met[0] == round_:
             return False
         met[0] = round_
         return True
