@@ -44,7 +44,7 @@
 #include <stdint.h>
 
 #define RL_MAGIC UINT64_C(0x6574696c5f796172) /* "ray_lite" */
-#define RL_LAYOUT_VERSION 6u                  /* bump on any change of a shared struct */
+#define RL_LAYOUT_VERSION 7u                  /* bump on any change of a shared struct */
 
 #define RL_NIL UINT32_MAX /* "no index" */
 
@@ -371,6 +371,9 @@ typedef struct rl_control {
     _Alignas(64) _Atomic uint32_t freed; /* futex: bumped whenever a block becomes free */
     _Atomic uint32_t room_waiters;       /* threads that wait on `freed` */
     _Atomic uint64_t freed_bytes;        /* bytes ever freed */
+
+    /* Bytes in private blocks, of the process of each slot (a hint: rl_private.h, LIMIT). */
+    _Alignas(64) _Atomic uint64_t private_nbytes[RL_MAX_SLOTS];
 
     /* Counters for operators and tests; no decision reads them. */
     _Alignas(64) uint64_t tasks_finished;

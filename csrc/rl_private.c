@@ -60,19 +60,42 @@ void rl_private_close(rl_private_table *t)
     pthread_mutex_destroy(&t->mutex);
 }
 
-/* Count `nbytes` more; 0, and nothing is counted, if that is more than the share and not
- * `asked_for`. */
-static int reserve_share(rl_private_table *t, uint64_t nbytes, int asked_for)
+/* Bytes in the private blocks of all processes; of a dead one until the janitor has been there. */
+static uint64_t nbytes_of_all(const rl_mapping *m)
 {
-    uint64_t before = atomic_fetch_add_explicit(&t->nbytes, nbytes, memory_order_relaxed);
-    if (asked_for || before + nbytes <= t->s->map.data_size / RL_PRIVATE_SHARE) return 1;
-    atomic_fetch_sub_explicit(&t->nbytes, nbytes, memory_order_relaxed);
-    return 0;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < RL_MAX_SLOTS; i++) {
+        sum += atomic_load_explicit(&m->control->private_nbytes[i], memory_order_relaxed);
+    }
+    return sum;
 }
 
+/* Under the mutex. */
+static void count_share(rl_private_table *t, uint64_t nbytes)
+{
+    uint64_t now = atomic_load_explicit(&t->nbytes, memory_order_relaxed) + nbytes;
+    atomic_store_explicit(&t->nbytes, now, memory_order_relaxed);
+    if (rl_is_detached(t->s)) return; /* the slot is another's */
+    rl_control *c = t->s->map.control;
+    atomic_store_explicit(&c->private_nbytes[t->s->slot], now, memory_order_relaxed);
+}
+
+/* Count `nbytes` more; 0, and nothing is counted, if that is more than a share and not `asked_for`. */
+static int reserve_share(rl_private_table *t, uint64_t nbytes, int asked_for)
+{
+    const rl_mapping *m = &t->s->map;
+    pthread_mutex_lock(&t->mutex);
+    int fits = asked_for || (t->nbytes + nbytes <= m->data_size / RL_PRIVATE_SHARE &&
+                             nbytes_of_all(m) + nbytes <= m->data_size / RL_PRIVATE_SHARE_OF_ALL);
+    if (fits) count_share(t, nbytes);
+    pthread_mutex_unlock(&t->mutex);
+    return fits;
+}
+
+/* Under the mutex. */
 static void give_share(rl_private_table *t, uint64_t nbytes)
 {
-    atomic_fetch_sub_explicit(&t->nbytes, nbytes, memory_order_relaxed);
+    count_share(t, -nbytes);
 }
 
 /* 0 if the table is too full for a short search. */
@@ -100,7 +123,9 @@ void *rl_private_alloc(rl_private_table *t, uint64_t nbytes, int asked_for)
         if (insert(t, &p)) return p.memory;
         rl_arena_abandon(t->s, p.block);
     }
+    pthread_mutex_lock(&t->mutex);
     give_share(t, nbytes);
+    pthread_mutex_unlock(&t->mutex);
     return NULL;
 }
 
@@ -110,13 +135,13 @@ int rl_private_free(rl_private_table *t, void *memory)
     rl_private *p = find(t, memory);
     rl_private gone = p ? *p : (rl_private){0};
     if (p) remove_at(t, (uint32_t)(p - t->places));
+    if (gone.memory && !is_sealed(&gone)) give_share(t, gone.nbytes);
     pthread_mutex_unlock(&t->mutex);
     if (gone.memory == NULL) return 0;
     if (is_sealed(&gone)) {
         rl_object_release(t->s, gone.object);
         return 1;
     }
-    give_share(t, gone.nbytes);
     if (!rl_is_detached(t->s)) rl_arena_abandon(t->s, gone.block);
     return 1;
 }
@@ -130,11 +155,23 @@ uint64_t rl_private_size(rl_private_table *t, const void *memory)
     return nbytes;
 }
 
+void rl_private_expose(rl_private_table *t, const void *address)
+{
+    pthread_mutex_lock(&t->mutex);
+    for (uint32_t i = 0, left = t->count; left; i++) {
+        rl_private *p = &t->places[i];
+        if (p->memory == NULL) continue;
+        left--;
+        if ((uintptr_t)address - (uintptr_t)p->memory < p->nbytes) p->exposed = 1;
+    }
+    pthread_mutex_unlock(&t->mutex);
+}
+
 uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for)
 {
     pthread_mutex_lock(&t->mutex);
     const rl_private *p = rl_is_detached(t->s) ? NULL : find(t, memory);
-    int fits = p && !is_sealed(p) && p->asked_for == asked_for;
+    int fits = p && !is_sealed(p) && p->asked_for == asked_for && (asked_for || !p->exposed);
     uint32_t block = fits ? p->block : RL_NIL;
     pthread_mutex_unlock(&t->mutex);
     return block;

@@ -10,8 +10,11 @@
  *            PRIVATE -> SEALED -> free  rl_private_sealed(): from then on the memory is a holder of
  *                                       the object, until rl_private_free() lets go of it.
  * LIMIT      Private blocks that nobody asked for are not made once those of the process take one part
- *            in RL_PRIVATE_SHARE of the store; then, or when the store is full, the caller takes memory
- *            from elsewhere.
+ *            in RL_PRIVATE_SHARE of the store, or those of all processes one in RL_PRIVATE_SHARE_OF_ALL:
+ *            what is computed must not take the room of what is stored. Then, or when the store is
+ *            full, the caller takes memory from elsewhere.
+ * ADDRESS    Who was told where memory is (rl_private_expose()) may write to it at any time, and no count
+ *            of references tells: such a block becomes no value unless it was asked for, but is copied.
  * FORK       Memory that is not shared is copied by a fork. So rl_private_copy(), in the child and
  *            while the parent stands still, puts private copies in the place of all of it.
  * LOCAL      The table of them is the process's own: a death needs no repair. Its mutex is never held
@@ -22,13 +25,19 @@
 
 #include "rl_object.h"
 
-enum { RL_HEAD_ROOM = 256, RL_PRIVATE_SHARE = 4, RL_MOST_PRIVATE = 8192 };
+enum {
+    RL_HEAD_ROOM = 256,
+    RL_PRIVATE_SHARE = 4,
+    RL_PRIVATE_SHARE_OF_ALL = 2,
+    RL_MOST_PRIVATE = 8192
+};
 
 typedef struct rl_private {
     void *memory; /* NULL: an unused place of the table */
     uint64_t nbytes;
     uint32_t block;
     int asked_for;
+    int exposed;
     rl_handle object; /* index RL_NIL: not sealed yet */
 } rl_private;
 
@@ -54,8 +63,11 @@ int rl_private_free(rl_private_table *t, void *memory);
 /* Length of memory that came from rl_private_alloc(), else 0. */
 uint64_t rl_private_size(rl_private_table *t, const void *memory);
 
+/* Somebody is told an address in this process's own memory; any other address means nothing. */
+void rl_private_expose(rl_private_table *t, const void *address);
+
 /* The private block whose memory starts here and which is not sealed, one that was `asked_for` or
- * one that was not; RL_NIL otherwise. */
+ * one that was not and is not exposed; RL_NIL otherwise. */
 uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for);
 
 /* The block belongs to `object` now, which this process holds once for the memory's sake. */

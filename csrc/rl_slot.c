@@ -64,6 +64,7 @@ int rl_slot_claim(rl_session *s, uint32_t role)
         atomic_store_explicit(&slot->sleepers, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->idlers, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->spinning, 0, memory_order_relaxed);
+        atomic_store_explicit(&c->private_nbytes[i], 0, memory_order_relaxed);
         c->slots.high_water = i >= c->slots.high_water ? i + 1 : c->slots.high_water;
         RL_KILL_POINT("slot.claim.before");
         atomic_store_explicit(&slot->state, RL_SLOT_LIVE, memory_order_release); /* COMMIT */
@@ -94,6 +95,7 @@ int rl_slot_release(rl_session *s, uint32_t index)
         rl_task_strand_claims(&section, index);
         RL_KILL_POINT("slot.release.tasks");
         rl_arena_free_filling(&section, index);
+        atomic_store_explicit(&m->control->private_nbytes[index], 0, memory_order_relaxed);
         RL_KILL_POINT("slot.release.blocks");
         rl_object_drop_holds(&section, index);
         rl_task_recheck_waiting(&section);

@@ -65,8 +65,11 @@ cdef enum:
 # NULL for every other object.
 cdef void *own_memory(object value) noexcept
 # The memory of an array that is a view of all of the only other array on that memory, which owns
-# it; NULL for every other object. `freeze` makes both read-only.
-cdef void *frozen_memory(object value) noexcept
+# it; NULL for every other object.
+cdef void *viewed_memory(object value) noexcept
+# Either, of an array that is not weakly referenced: only by the object does anything get at it.
+cdef void *sole_memory(object value) noexcept
+# Make such an array, and the one it is a view of, read-only.
 cdef int freeze(object array) except -1
 # Write the head of such an array to dest[0:HEAD_ROOM]. Returns its payload's length; 0: its dtype is
 # nothing that a head can carry.

@@ -411,7 +411,7 @@ cdef void *own_memory(object value) noexcept:
     return cnp.PyArray_DATA(array)
 
 
-cdef void *frozen_memory(object value) noexcept:
+cdef void *viewed_memory(object value) noexcept:
     if type(value) is not cnp.ndarray:
         return NULL
     cdef cnp.ndarray array = value
@@ -426,8 +426,19 @@ cdef void *frozen_memory(object value) noexcept:
     return memory if cnp.PyArray_NBYTES(array) == cnp.PyArray_NBYTES(<object>base) else NULL
 
 
+cdef void *sole_memory(object value) noexcept:
+    cdef void *memory = own_memory(value)
+    if memory != NULL:
+        return memory
+    memory = viewed_memory(value)
+    if memory != NULL and (<Fields *><void *>value).weakreflist != NULL:
+        return NULL
+    return memory
+
+
 cdef int freeze(object array) except -1:
-    cnp.PyArray_CLEARFLAGS(array.base, cnp.NPY_ARRAY_WRITEABLE)
+    if array.base is not None:
+        cnp.PyArray_CLEARFLAGS(array.base, cnp.NPY_ARRAY_WRITEABLE)
     cnp.PyArray_CLEARFLAGS(array, cnp.NPY_ARRAY_WRITEABLE)
     return 0
 

@@ -168,6 +168,7 @@ cdef extern from "rl_private.h" nogil:
     void *rl_private_alloc(rl_private_table *t, uint64_t nbytes, int asked_for)
     int rl_private_free(rl_private_table *t, void *memory)
     uint64_t rl_private_size(rl_private_table *t, const void *memory)
+    void rl_private_expose(rl_private_table *t, const void *address)
     uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for)
     void rl_private_sealed(rl_private_table *t, const void *memory, rl_handle object)
     int rl_private_copy(rl_private_table *t)
@@ -302,7 +303,7 @@ cdef class Session:
     cdef Stored store_in_place(self, Owned owned, uint32_t others)
     cdef Stored store_around(self, Owned owned, Encoded encoded)
     cdef Stored store_frozen(self, object value)
-    cdef Stored sealed_at(self, void *memory, uint32_t block, object owner, object array)
+    cdef Stored sealed_at(self, void *memory, uint32_t block, object array)
     cdef ObjectRef adopt(self, rl_handle h)
     cdef Job new_job(self, bint own)
     cdef int send(self, rl_spec *spec, Encoded args, rl_handle *returns, rl_handle *outlet) except -1
@@ -340,6 +341,7 @@ cdef class PrivateMemory:
     cdef void *alloc(self, size_t nbytes, bint asked_for) noexcept nogil
     cdef bint owns(self, const void *memory) noexcept nogil
     cdef size_t size(self, const void *memory) noexcept nogil
+    cdef void expose(self, const void *address) noexcept nogil
     cdef void free(self, void *memory) noexcept nogil
 
 

@@ -30,10 +30,10 @@ from ray_lite._codec cimport (
     decode_at,
     decode_call_at,
     freeze,
-    frozen_memory,
     has_pickled,
     is_plain_around,
-    own_memory,
+    sole_memory,
+    viewed_memory,
     encode,
     write_large_head,
 )
@@ -52,10 +52,13 @@ from ray_lite.exceptions import (
 cdef extern from "Python.h":
     object PyObject_Call(object function, object args, PyObject *kwargs)
     PyObject *Py_TYPE(PyObject *value)
+    bint PyGen_CheckExact(object value)
+    bint PyAsyncGen_CheckExact(object value)
 
 cdef enum:
     FEW_REFS = 8  # in a task's arguments; more need memory
     UNSHARED = 2  # references to a suspended frame that nobody has got hold of: its own, a variable
+    HOLDERS = 1   # of an array that is stored where it is although somebody holds it
     LOOK_AHEAD = 12  # objects: what one of them takes to come from memory
 
 cdef int RL_EFULL = -1
@@ -124,6 +127,11 @@ cdef int look_at_signals_between_tasks() except -1:
     except KeyboardInterrupt:
         pass
     return 0
+
+
+cpdef Py_ssize_t references(value):
+    """Return how many references to `value` there are."""
+    return (<PyObject *>value).ob_refcnt
 
 
 cdef int64_t deadline_of(object timeout) except -1:
@@ -399,7 +407,8 @@ cdef class Session:
         """As `store`, of a value that is given up: one in private memory is not copied."""
         stored = self.store_in_place(owned, 0)
         if stored is None:
-            stored = self.store_frozen(owned.value)
+            if references(owned.value) <= 1 + HOLDERS:
+                stored = self.store_frozen(owned.value)
         if stored is not None:
             return stored
         encoded = encode(owned.value)
@@ -412,9 +421,14 @@ cdef class Session:
         steps.session, steps.dead_yields = self, dead_yields
         return steps
 
-    def store_value(self, value):
-        """As `store`, of any value: an array that was asked for in the store is not copied."""
-        stored = self.store_frozen(value)
+    def store_value(self, value, bint held_once):
+        """As `store`, of any value: an array that was asked for in the store is not copied.
+
+        Args:
+            value: It.
+            held_once: Whether one reference beside the caller's is all there is to `value`.
+        """
+        stored = self.store_frozen(value) if held_once else None
         return self.store(encode(value)) if stored is None else stored
 
     cdef Stored store_in_place(self, Owned owned, uint32_t others):
@@ -426,14 +440,16 @@ cdef class Session:
         """
         if self.private is None:
             return None
-        cdef void *memory = own_memory(owned.value)
+        cdef void *memory = sole_memory(owned.value)
         if memory == NULL or (<PyObject *>owned.value).ob_refcnt != <Py_ssize_t>(1 + others):
             return None
         cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
         if block == RL_NIL:
             return None
-        stored = self.sealed_at(memory, block, owned.value, owned.value)
+        stored = self.sealed_at(memory, block, owned.value)
         if stored is not None:
+            if others:
+                freeze(owned.value)  # who looks into frames can still get at it
             owned.value = None
         return stored
 
@@ -445,12 +461,12 @@ cdef class Session:
             encoded: It.
         """
         cdef PyObject *array = encoded.large_array()
-        if self.private is None or array == NULL or own_memory(<object>array) == NULL:
+        if self.private is None or array == NULL or sole_memory(<object>array) == NULL:
             return None
         if not is_plain_around(owned.value, <object>array):
             return None
         owned.value = None
-        cdef void *memory = own_memory(<object>array)
+        cdef void *memory = sole_memory(<object>array)
         if array.ob_refcnt != 1:
             return None
         cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
@@ -462,25 +478,28 @@ cdef class Session:
     cdef Stored store_frozen(self, object value):
         """Store an array that was asked for in the store where it is, and make it read-only.
 
-        None: it is elsewhere, or some view beside it could still change it.
+        None: it is elsewhere, or some view beside it could still change it. `value` is a view of the
+        only other array on its memory, so that numpy has further views hold that one; but those of
+        another type, and what other libraries make, hold `value` itself. So the caller has to know
+        that no more than HOLDERS do: the name by which it is known.
         """
-        cdef void *memory = frozen_memory(value)
+        cdef void *memory = viewed_memory(value)
         if memory == NULL or self.private is None:
             return None
         cdef uint32_t block = rl_private_block(&self.private.table, memory, 1)
         if block == RL_NIL:
             return None
-        stored = self.sealed_at(memory, block, value.base, value)
+        stored = self.sealed_at(memory, block, value)
         if stored is not None:
             freeze(value)
         return stored
 
-    cdef Stored sealed_at(self, void *memory, uint32_t block, object owner, object array):
-        """The value `array` in the block of `memory`, which `owner` keeps; None: it has no head."""
+    cdef Stored sealed_at(self, void *memory, uint32_t block, object array):
+        """The value `array` in the block of `memory`; None: it has no head."""
         cdef size_t nbytes = write_large_head(array, <char *>memory - HEAD_ROOM)
         if nbytes == 0:
             return None
-        return stored_in_place(self, KIND_ARRAY, memory, block, nbytes, owner)
+        return stored_in_place(self, KIND_ARRAY, memory, block, nbytes, array)
 
     def put(self, Encoded encoded not None):
         """Store a value and return a reference to it."""
@@ -1407,6 +1426,10 @@ cdef class PrivateMemory:
     cdef void free(self, void *memory) noexcept nogil:
         rl_private_free(&self.table, memory)
 
+    cdef void expose(self, const void *address) noexcept nogil:
+        if self.owns(address):
+            rl_private_expose(&self.table, address)
+
     @property
     def in_use(self):
         """Whether there is an array in it."""
@@ -1441,6 +1464,20 @@ cdef class Owned:
         return self.value
 
 
+cdef object suspended_frame(object items):
+    """The frame that has yielded what `items` yielded last; None if no generator's frame did.
+
+    Only these types promise that the one value is the other: an object that looks like a generator,
+    since it passes on the attributes of one, may yield something else.
+    """
+    while PyGen_CheckExact(items):
+        inner = items.gi_yieldfrom
+        if inner is None:
+            return items.gi_frame
+        items = inner
+    return items.ag_frame if PyAsyncGen_CheckExact(items) else None
+
+
 @cython.final
 cdef class Steps:
     """The steps of a task's generator: what it yields, stored where it is if that is possible.
@@ -1460,7 +1497,7 @@ cdef class Steps:
 
     cpdef Stored seal(self, object items, Owned value):
         """Store where it is what `items` has yielded; None: it has to be copied."""
-        if self.session.private is None or own_memory(value.value) == NULL:
+        if self.session.private is None or sole_memory(value.value) == NULL:
             return None
         return self.session.store_in_place(value, self.names_that_die(items))
 
@@ -1468,13 +1505,7 @@ cdef class Steps:
         """How many names of the generator that yielded a value are never read again."""
         if gettrace() is not None or getprofile() is not None:
             return 0
-        inner = getattr(items, "gi_yieldfrom", None)
-        while inner is not None:
-            items = inner
-            inner = getattr(items, "gi_yieldfrom", None)
-        frame = getattr(items, "gi_frame", None)
-        if frame is None:
-            frame = getattr(items, "ag_frame", None)
+        frame = suspended_frame(items)
         if frame is None or (<PyObject *>frame).ob_refcnt > UNSHARED:
             return 0
         code = frame.f_code

@@ -7,6 +7,9 @@ may be sealed in place (returns.py, _core.Session.store_in_place) nor where priv
 
 The handler holds for the context in which `install` was called, that is for the main thread of a
 worker: other threads' arrays are where numpy puts them. An array remembers who made it.
+
+Who asks an array for its address can write there without holding the array: `watch_addresses` has
+the process's memory told of it.
 """
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport (
@@ -23,6 +26,21 @@ from ray_lite._codec cimport LARGE_NBYTES
 from ray_lite._core cimport PrivateMemory
 
 cimport numpy as cnp
+
+cdef extern from "Python.h":
+    ctypedef struct PyGetSetDef:
+        const char *name
+        object (*get)(object array, void *closure)
+        void *closure
+    object PyDescr_NewGetSet(type owner, PyGetSetDef *definition)
+    void PyType_Modified(type changed)
+
+cdef extern from *:
+    """
+    /* Where a static type of an extension has its attributes: it lets nobody set them. */
+    static PyObject *attributes_of(PyTypeObject *type) { return type->tp_dict; }
+    """
+    PyObject *attributes_of(type owner)
 
 cdef extern from "numpy/ndarraytypes.h":
     ctypedef struct Allocator "PyDataMemAllocator":
@@ -41,6 +59,9 @@ cdef extern from "numpy/arrayobject.h":
     object PyDataMem_GetHandler()
 
 cnp.import_array()
+
+# What numpy tells an array's address by.
+_ADDRESSES = ("ctypes", "__array_interface__", "__array_struct__")
 
 cdef const char *CAPSULE = "mem_handler"
 # Clearing what is never written would cost more than a page fault for each page that is.
@@ -146,3 +167,33 @@ def call_with(handler, make, *args):
         return make(*args)
     finally:
         PyDataMem_SetHandler(before)
+
+
+cdef class _Watched:
+    """An attribute of arrays that tells their address; lives as long as the process."""
+
+    cdef PyGetSetDef definition
+    cdef bytes name
+    cdef object before       # the attribute as numpy has it
+    cdef PrivateMemory memory
+
+
+cdef object expose(object array, void *closure):
+    cdef _Watched watched = <_Watched>closure
+    watched.memory.expose(cnp.PyArray_DATA(array))
+    return watched.before.__get__(array, type(array))
+
+
+def watch_addresses(PrivateMemory memory not None):
+    """Have `memory` told of each array whose address somebody asks numpy for, from now on."""
+    cdef dict attributes = <dict>attributes_of(cnp.ndarray)
+    cdef _Watched watched
+    for name in _ADDRESSES:
+        watched = _Watched()
+        watched.name, watched.before, watched.memory = name.encode(), attributes[name], memory
+        watched.definition.name = watched.name
+        watched.definition.get = expose
+        watched.definition.closure = <void *>watched
+        Py_INCREF(watched)
+        attributes[name] = PyDescr_NewGetSet(cnp.ndarray, &watched.definition)
+    PyType_Modified(cnp.ndarray)

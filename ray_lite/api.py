@@ -7,10 +7,10 @@ tasks are run.
 import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from ray_lite import session
-from ray_lite._core import ObjectRef, Session, Stream, split
+from ray_lite._core import ObjectRef, Session, Stream, references, split
 from ray_lite._options import check_init_options
 from ray_lite._values import read
 from ray_lite.exceptions import GetTimeoutError
@@ -164,11 +164,29 @@ def put(value: T, *, _owner: object = None, _tensor_transport: object = None) ->
             "put() of an ObjectRef: it refers to a stored value already; use it as it is, or put "
             "a list that holds it"
         )
+    held_once = references(value) <= _REFERENCES
     try:
-        stored = core.store_value(value)
+        stored = core.store_value(value, held_once)
     except TypeError as error:
         raise TypeError(f"Could not serialize the put value {_short(value)}: {error}") from error
     return core.put_stored(stored)
+
+
+def _references_in_put(value: object) -> int:
+    """Return how many references to its argument `put` finds, which asks in the same way."""
+    return references(value)
+
+
+def _references_to_what_is_held_once() -> int:
+    """Return how many there are in a function that is called with what a name holds.
+
+    Which of those on the way are counted differs between versions of CPython.
+    """
+    held = object()
+    return _references_in_put(held)
+
+
+_REFERENCES: Final = _references_to_what_is_held_once()
 
 
 def memory_summary() -> dict[str, int]:

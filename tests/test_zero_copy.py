@@ -173,7 +173,7 @@ class Holder:
         lambda array: [array, "x" * 200],
         lambda array: [array, Holder(array)],
         lambda array: [array, ray.put(1)],
-        lambda array: (array.reshape(2, -1), 1),
+        lambda array: (array[::-1], 1),
     ],
 )
 def test_array_among_other_things_is_copied(zero_copies: Any, pack: Any) -> None:
@@ -201,6 +201,44 @@ def test_array_of_any_plain_dtype_and_order_arrives_as_it_was(
     assert np.array_equal(array, expected)
     assert not array.flags.writeable
     assert zero_copies()[0] == 1
+
+
+@pytest.mark.parametrize(
+    "see",
+    [
+        lambda array: array.reshape(64, -1),
+        lambda array: array.reshape(64, -1).T,
+        lambda array: array.view("M8[s]"),
+        lambda array: array[:],
+    ],
+)
+def test_view_of_all_of_an_array_that_nobody_else_holds_is_not_copied(
+    zero_copies: Any, see: Any
+) -> None:
+    @ray.remote(num_returns=2)
+    def make():
+        return see(np.arange(SIZE)), {"x": see(np.arange(SIZE))}
+
+    expected = see(np.arange(SIZE))
+    alone, packed = ray.get(make.remote())
+    for array in (alone, packed["x"]):
+        assert array.dtype == expected.dtype
+        assert array.flags.f_contiguous == expected.flags.f_contiguous
+        assert np.array_equal(array, expected)
+        assert not array.flags.writeable
+    assert zero_copies()[0] == 2
+
+
+@pytest.mark.parametrize(
+    "see", [lambda array: array[1:], lambda array: array[::-1], lambda array: array[:-1]]
+)
+def test_view_of_a_part_of_an_array_is_copied(zero_copies: Any, see: Any) -> None:
+    @ray.remote
+    def make():
+        return see(np.arange(SIZE))
+
+    assert np.array_equal(ray.get(make.remote()), see(np.arange(SIZE)))
+    assert zero_copies()[0] == 0
 
 
 def test_async_generator_needs_no_copy(zero_copies: Any) -> None:
@@ -244,9 +282,16 @@ def delegates_to_names():
     yield from names_each()
 
 
+def names_a_reshaped_array():
+    for i in range(3):
+        array = np.full((SIZE // 64, 64), i).reshape(-1)
+        yield array
+
+
 @pytest.mark.parametrize("num_returns", [3, "dynamic", "streaming"])
 @pytest.mark.parametrize(
-    "function", [names_each, names_and_deletes, names_in_a_branch, delegates_to_names]
+    "function",
+    [names_each, names_and_deletes, names_in_a_branch, delegates_to_names, names_a_reshaped_array],
 )
 def test_array_under_a_name_that_is_not_read_again_is_not_copied(
     zero_copies: Any, function: Any, num_returns: Any
@@ -391,6 +436,75 @@ def changes_by_ctypes():
     yield np.zeros(SIZE)
 
 
+def changes_by_address():
+    array = np.ones(SIZE)
+    address = array.ctypes.data
+    yield array
+    ctypes.memset(address, 0, 8)
+    yield np.zeros(SIZE)
+
+
+def changes_by_address_of_a_view():
+    array = np.ones(SIZE)
+    address = array[SIZE // 2 :].ctypes.data
+    yield array
+    ctypes.memset(address, 0, 8)
+    yield np.zeros(SIZE)
+
+
+class Exporter:
+    """What numpy makes an array of that does not hold the memory's owner."""
+
+    def __init__(self, interface: Any) -> None:
+        """Keep it."""
+        self.__array_interface__ = interface
+
+
+def changes_by_array_interface():
+    array = np.ones(SIZE)
+    other = np.asarray(Exporter(array.__array_interface__))
+    yield array
+    other[:] = -1
+    yield np.zeros(SIZE)
+
+
+def changes_by_array_struct():
+    array = np.ones(SIZE)
+    exporter = Exporter(None)
+    exporter.__array_struct__ = array.__array_struct__
+    other = np.asarray(exporter)
+    yield array
+    other[:] = -1
+    yield np.zeros(SIZE)
+
+
+class Proxy:
+    """An iterator that looks like the generator it has, and yields something else."""
+
+    def __init__(self, generator: Any) -> None:
+        """Keep it."""
+        self.generator = generator
+        self.array = np.zeros(SIZE)
+
+    def __iter__(self):
+        """Return it."""
+        return self
+
+    def __next__(self):
+        """Change the one array, and return it."""
+        next(self.generator)
+        self.array += 1
+        return self.array
+
+    def __getattr__(self, name):
+        """Return the generator's."""
+        return getattr(self.generator, name)
+
+
+def delegates_to_a_proxy():
+    yield from Proxy(names_each())
+
+
 def changes_by_locals():
     array = np.ones(SIZE)
     yield array
@@ -457,6 +571,11 @@ def keeps_alias_inner():
         changes_by_weak_reference,
         changes_by_memoryview,
         changes_by_ctypes,
+        changes_by_address,
+        changes_by_address_of_a_view,
+        changes_by_array_interface,
+        changes_by_array_struct,
+        delegates_to_a_proxy,
         changes_by_locals,
         keeps_the_container,
     ],
@@ -468,6 +587,64 @@ def test_value_is_a_snapshot_whatever_its_producer_does_next(function: Any) -> N
     assert len(values) == len(expected)
     for value, wanted in zip(values, expected, strict=True):
         assert np.array_equal(value, wanted)
+
+
+def change_callers(name: str) -> None:
+    """Change the array of that name in the function that calls this one."""
+    sys._getframe(1).f_locals[name][:] = -1
+
+
+def change_in_traceback(error: Any, name: str) -> None:
+    """Change the array of that name in the function that caught an exception."""
+    error.__traceback__.tb_frame.f_locals[name][:] = -1
+
+
+def changes_by_a_function_that_looks_at_its_caller():
+    array = np.ones(SIZE)
+    yield array
+    change_callers("array")
+    yield np.zeros(SIZE)
+
+
+def changes_by_a_function_that_looks_at_a_traceback():
+    array = np.ones(SIZE)
+    yield array
+    try:
+        raise KeyError
+    except KeyError:
+        change_in_traceback(sys.exc_info()[1], "array")
+    yield np.zeros(SIZE)
+
+
+def change_on_signal(signum: int, frame: Any) -> None:
+    """Change the array of the function that the signal interrupts."""
+    frame.f_locals["array"][:] = -1
+
+
+def changes_by_a_signal_handler():
+    signal.signal(signal.SIGUSR2, change_on_signal)
+    array = np.ones(SIZE)
+    yield array
+    signal.raise_signal(signal.SIGUSR2)
+    yield np.zeros(SIZE)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        changes_by_a_function_that_looks_at_its_caller,
+        changes_by_a_function_that_looks_at_a_traceback,
+        changes_by_a_signal_handler,
+    ],
+)
+def test_array_that_is_reached_through_a_frame_after_its_yield_is_read_only(
+    zero_copies: Any, function: Any
+) -> None:
+    first, last = ray.remote(function).remote()
+    with pytest.raises(ValueError, match="read-only"):
+        ray.get(last)
+    assert (ray.get(first) == 1).all()
+    assert zero_copies()[0] == 1
 
 
 # ---- who holds the block ----
@@ -661,7 +838,81 @@ def test_worker_that_is_killed_leaves_nothing_of_what_it_computed(
     assert eventually(lambda: in_use() <= before + 64 * 1024)
 
 
+@pytest.mark.session(num_cpus=4, object_store_memory=80 * MIB)
+@pytest.mark.usefixtures("session")
+def test_temporaries_of_many_workers_leave_room_for_their_values() -> None:
+    @ray.remote(_generator_backpressure_num_objects=1)
+    def work():
+        scratch = [np.ones(SIZE) for _ in range(20)]
+        yield None
+        for array in scratch[:2]:
+            yield array[1:]
+
+    streams = [work.remote() for _ in range(4)]
+    ray.wait(streams, num_returns=4)  # their 80 MiB are all there
+    for stream in streams:
+        assert ray.get(next(stream)) is None
+        assert [float(ray.get(ref).sum()) for ref in stream] == [SIZE - 1, SIZE - 1]
+
+
 # ---- fork ----
+
+
+def child_sees(look: Callable[[], bool]) -> bool:
+    """Fork; return what the child says."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(look()))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+@pytest.mark.usefixtures("shared_session")
+def test_child_sees_what_other_threads_had_written_when_it_was_forked() -> None:
+    @ray.remote
+    def fork():
+        small = np.zeros(1)  # on the heap
+        large = np.zeros(SIZE)
+        much = [np.ones(SIZE) for _ in range(20)]
+        stop = threading.Event()
+
+        def count():
+            for i in range(1, 1 << 60):
+                small[0] = i
+                large[0] = i
+                if stop.is_set():
+                    return
+
+        thread = threading.Thread(target=count)
+        thread.start()
+        looks = [child_sees(lambda: large[0] > small[0]) for _ in range(20)]
+        stop.set()
+        thread.join()
+        return looks, len(much)
+
+    assert ray.get(fork.remote()) == ([False] * 20, 20)
+
+
+@pytest.mark.usefixtures("shared_session")
+def test_forks_of_several_threads_leave_neither_shared_memory_nor_pipes() -> None:
+    @ray.remote
+    def fork():
+        sys.setswitchinterval(1e-6)
+        array = np.zeros(SIZE)
+        before = len(os.listdir("/proc/self/fd"))
+
+        def change(i):
+            for _ in range(30):
+                child_sees(lambda: array.__setitem__(i, 7) is not None)
+
+        threads = [threading.Thread(target=change, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(0.005)
+        return float(array.sum()), len(os.listdir("/proc/self/fd")) - before
+
+    assert ray.get(fork.remote()) == (0, 0)
 
 
 @pytest.mark.usefixtures("shared_session")
@@ -735,6 +986,49 @@ def test_array_with_another_view_is_copied_and_stays_writable(zero_copies: Any, 
     array[:] = 2
     assert ray.get(ref)[-1] == 1
     del kept
+
+
+@pytest.mark.parametrize(
+    "alias",
+    [
+        lambda a: np.ma.array(a, copy=False),
+        lambda a: a.view(np.recarray),
+        lambda a: np.lib.stride_tricks.as_strided(a),
+        np.from_dlpack,
+        lambda a: np.nditer(a, op_flags=["readwrite"]).operands[0],
+        lambda a: np.ctypeslib.as_array(a.ctypes.data_as(ctypes.POINTER(ctypes.c_double)), (SIZE,)),
+    ],
+)
+def test_array_made_in_the_store_that_something_else_wraps_is_copied(
+    zero_copies: Any, alias: Any
+) -> None:
+    array = ray.ones(SIZE)
+    other = alias(array)
+    ref = ray.put(array)
+    other[0] = 7
+    assert ray.get(ref)[0] == 1
+    assert array[0] == 7
+    assert zero_copies() == (0, 1)
+
+
+def test_array_made_in_the_store_is_put_as_what_it_was_reshaped_to(zero_copies: Any) -> None:
+    array = ray.ones(SIZE)
+    array.shape = (64, SIZE // 64)
+    assert ray.get(ray.put(array)).shape == (64, SIZE // 64)
+    assert zero_copies() == (1, 0)
+
+
+def test_array_made_in_the_store_that_a_task_wraps_is_copied(zero_copies: Any) -> None:
+    @ray.remote
+    def make():
+        for _ in range(2):
+            array = ray.ones(SIZE)
+            other = np.ma.array(array, copy=False)
+            yield array
+            other[:] = 7
+
+    assert [float(ray.get(ref).sum()) for ref in make.remote()] == [SIZE, SIZE]
+    assert zero_copies()[0] == 0
 
 
 def test_array_outlives_its_session(session: Connection) -> None:

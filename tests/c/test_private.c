@@ -101,6 +101,58 @@ static void test_memory_beyond_the_share_is_refused_unless_it_was_asked_for(void
     tear_down();
 }
 
+static void test_memory_beyond_the_share_of_all_processes_is_refused(void)
+{
+    rl_session others[RL_PRIVATE_SHARE];
+    rl_private_table tables[RL_PRIVATE_SHARE];
+    void *memory[RL_PRIVATE_SHARE];
+    set_up();
+    uint64_t share = r.map.data_size / RL_PRIVATE_SHARE - 1024;
+    for (int i = 0; i < RL_PRIVATE_SHARE; i++) {
+        rig_join(&r, &others[i]);
+        CHECK_EQ(rl_private_open(&tables[i], &others[i]), 0);
+        memory[i] = rl_private_alloc(&tables[i], share, 0);
+        CHECK_EQ(memory[i] != NULL, i < RL_PRIVATE_SHARE / RL_PRIVATE_SHARE_OF_ALL);
+    }
+    CHECK(rl_private_alloc(&table, BIG, 0) == NULL);
+    CHECK_EQ(rl_private_free(&tables[0], memory[0]), 1);
+    uint8_t *mine = take(BIG);
+
+    CHECK_EQ(rl_private_free(&tables[1], memory[1]), 1);
+    for (int i = 0; i < RL_PRIVATE_SHARE; i++) {
+        rl_private_close(&tables[i]);
+        leave_session(&others[i]);
+    }
+    give(mine);
+    tear_down();
+}
+
+static void test_memory_whose_address_was_told_is_no_value_any_more(void)
+{
+    set_up();
+    uint8_t *told = take(BIG), *quiet = take(BIG);
+    rl_private_expose(&table, told + BIG); /* just behind it */
+    rl_private_expose(&table, told - 1);
+    rl_private_expose(&table, &table);
+    CHECK(rl_private_block(&table, told, 0) != RL_NIL);
+    rl_private_expose(&table, told + BIG - 1);
+    CHECK_EQ(rl_private_block(&table, told, 0), RL_NIL);
+    CHECK(rl_private_block(&table, quiet, 0) != RL_NIL);
+    give(told);
+    give(quiet);
+    tear_down();
+}
+
+static void test_asked_for_memory_may_be_told_of(void)
+{
+    set_up();
+    uint8_t *asked = rl_private_alloc(&table, BIG, 1);
+    rl_private_expose(&table, asked);
+    CHECK(rl_private_block(&table, asked, 1) != RL_NIL);
+    give(asked);
+    tear_down();
+}
+
 static void test_sealed_memory_is_read_in_place_and_counts_as_such(void)
 {
     rl_payload p;
@@ -202,6 +254,9 @@ int main(void)
 {
     RUN(test_memory_is_aligned_and_the_callers_own);
     RUN(test_memory_beyond_the_share_is_refused_unless_it_was_asked_for);
+    RUN(test_memory_beyond_the_share_of_all_processes_is_refused);
+    RUN(test_memory_whose_address_was_told_is_no_value_any_more);
+    RUN(test_asked_for_memory_may_be_told_of);
     RUN(test_sealed_memory_is_read_in_place_and_counts_as_such);
     RUN(test_memory_holds_its_block_after_every_reference_has_gone);
     RUN(test_memory_of_a_dead_process_is_freed_and_what_it_sealed_stays);

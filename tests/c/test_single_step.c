@@ -12,6 +12,8 @@
  */
 #include "harness.h"
 
+#include "rl_private.h"
+
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
@@ -24,7 +26,8 @@ typedef struct scene {
     rl_session child; /* joined by the child before it is stepped */
     rl_handle object; /* of the parent */
     rl_handle returns[NRETURNS];
-    rl_handle mine; /* of the child */
+    rl_handle mine;         /* of the child */
+    rl_private_table table; /* of the child */
     rl_job job;
     uint32_t block;
     _Atomic int *phase;  /* shared with the child: is it inside the operation? */
@@ -68,6 +71,37 @@ static void fill(scene *sc)
 static void abandon(scene *sc)
 {
     CHECK_EQ(rl_arena_abandon(&sc->child, sc->block), 0);
+}
+
+/* An array that a worker computes, stores where it is, and drops. */
+static void compute(scene *sc)
+{
+    join(sc);
+    CHECK_EQ(rl_private_open(&sc->table, &sc->child), 0);
+}
+
+static void compute_and_free(scene *sc)
+{
+    void *memory = rl_private_alloc(&sc->table, 1000, 0);
+    CHECK(memory != NULL);
+    CHECK_EQ(rl_private_free(&sc->table, memory), 1);
+}
+
+static void seal_in_place(scene *sc)
+{
+    rl_handle refs[2] = {sc->object, sc->object}, kept;
+    void *memory = rl_private_alloc(&sc->table, 1000, 0);
+    CHECK(memory != NULL);
+    rl_value v = {.block = rl_private_block(&sc->table, memory, 0),
+                  .nbytes = RL_HEAD_ROOM + 1000,
+                  .refs = refs,
+                  .nrefs = 2,
+                  .in_place = 1,
+                  .kept = &kept};
+    CHECK_EQ(rl_object_put(&sc->child, &v, &sc->mine), 0);
+    rl_private_sealed(&sc->table, memory, kept);
+    rl_object_release(&sc->child, sc->mine);
+    CHECK_EQ(rl_private_free(&sc->table, memory), 1);
 }
 
 static void put_two(scene *sc)
@@ -214,6 +248,8 @@ static const operation operations[] = {
     {"leave", put_two, leave},
     {"fill and put", join, fill_and_put},
     {"abandon", fill, abandon},
+    {"compute and free", compute, compute_and_free},
+    {"seal in place", compute, seal_in_place},
     {"release", put_two, release_mine},
     {"find, hold, release", join, find_and_hold},
     {"hold by name, release", put_two, hold_by_name},
