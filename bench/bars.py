@@ -75,10 +75,14 @@ _ITEMS: Final = (
     "references in one wait",
 )
 _BORN: Final = [f"put of an array born in the store, {n}" for n in ("1 MB", "100 MB", "1 GB")]
-_YIELDS: Final = [
-    (how, [f"yield to resume, {n}, {how}" for n in ("1 MB", "4 MB", "100 MB", "400 MB", "1 GB")])
-    for how in ("nobody waits", "consumer sleeps", "sole reference")
+_BORN_SIZES: Final = ("1 MB", "4 MB", "100 MB", "400 MB", "1 GB")
+_FILLED_SIZES: Final = ("4 MB just filled", "400 MB just filled")
+_RESUMED: Final = [
+    *(f"yield to resume, {n}, nobody waits" for n in (*_BORN_SIZES, *_FILLED_SIZES)),
+    *(f"yield to resume, {n}, sole reference" for n in _BORN_SIZES),
+    *(f"return to next task, {n}" for n in ("1 MB", "100 MB", "1 GB")),
 ]
+_WOKEN: Final = [f"yield to resume, {n}, consumer sleeps" for n in (*_BORN_SIZES, *_FILLED_SIZES)]
 
 LIMITS: Final = {
     ("tasks", "single client tasks sync"): "futex round trip, asleep",
@@ -113,14 +117,13 @@ BARS: Final = [
     *_times_ray("actors", 20, "1:1 async-actor calls sync", "1:1 async-actor calls async"),
     *_times_ray("actors", 20, "1:1 async-actor calls with args async"),
     *_times_ray("actors", 20, "1:n async-actor calls async", "n:n async-actor calls async"),
-    *(bar for how, rows in _YIELDS for bar in _at_most("generators", 50, *rows)
-      if how == "nobody waits"),
-    *(bar for how, rows in _YIELDS for bar in _at_most("generators", 150, *rows)
-      if how != "nobody waits"),
+    *_at_most("generators", 50, *_RESUMED),
+    *_at_most("generators", 150, *_WOKEN),
     *_times_ray("generators", 2.5, *_ARRAYS),
     *(Bar("generators", row, MACHINE, 0.7) for row in _ARRAYS),
     *(Bar("generators", row, "numpy", 1) for row in _ARRAYS),
     *_times_ray("generators", 3, "list, 20 x 50 MB, second pass"),
+    *_times_ray("generators", 3, "list as one value, 20 x 50 MB, second pass"),
     *_times_ray("generators", 20, "streaming, 1000 x 1 MB"),
     *_times_ray("generators", 15, "small values, static"),
     *_times_ray("generators", 25, "small values, dynamic"),

@@ -136,7 +136,7 @@ static int is_free(const rl_block *b)
 
 /* ---- claim and free ---- */
 
-static uint64_t round_size(uint64_t nbytes)
+uint64_t rl_arena_block_size(uint64_t nbytes)
 {
     uint64_t unit = nbytes >= 32768 ? 4096 : RL_ALIGN;
     return (nbytes + unit - 1) / unit * unit;
@@ -146,7 +146,7 @@ static int claim(rl_session *s, uint64_t nbytes, uint32_t *out)
 {
     rl_mapping *m = &s->map;
     rl_control *c = m->control;
-    uint64_t size = round_size(nbytes);
+    uint64_t size = rl_arena_block_size(nbytes);
     uint32_t i = find_fit(m, size);
     if (i == RL_NIL) return RL_EFULL;
 

@@ -29,6 +29,9 @@
  * waits here. The block belongs to the slot until an object takes it, or rl_arena_abandon(). */
 int rl_arena_fill(rl_session *s, uint64_t nbytes, uint32_t *block);
 
+/* Length of a block for `nbytes`. */
+uint64_t rl_arena_block_size(uint64_t nbytes);
+
 /* Give back a block that this process was filling. */
 int rl_arena_abandon(rl_session *s, uint32_t block);
 

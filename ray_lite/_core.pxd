@@ -124,6 +124,7 @@ cdef extern from "rl_arena.h" nogil:
     int rl_arena_fill(rl_session *s, uint64_t nbytes, uint32_t *block)
     int rl_arena_abandon(rl_session *s, uint32_t block)
     uint8_t *rl_arena_bytes(const rl_session *s, uint32_t block)
+    uint64_t rl_arena_block_size(uint64_t nbytes)
     int rl_arena_measure(rl_session *s, rl_arena_usage *out)
 
 cdef extern from "rl_object.h" nogil:

@@ -365,8 +365,9 @@ cdef class Session:
                 f"{usage.capacity:,} bytes; store it in parts, or give "
                 f"init(object_store_memory=...) more")
         return ObjectStoreFullError(
-            f"no room for a value of {nbytes:,} bytes: {usage.free_bytes:,} of "
-            f"{usage.capacity:,} bytes are free, {usage.largest:,} of them in one piece, and "
+            f"no room for a value of {nbytes:,} bytes, a block of {rl_arena_block_size(nbytes):,}: "
+            f"{usage.free_bytes:,} of {usage.capacity:,} bytes are free, {usage.largest:,} of them "
+            f"in one piece, and "
             f"nothing was freed for {self.patience_ns / 1e9:g} s; release refs and arrays, or "
             f"give init(object_store_memory=...) more")
 

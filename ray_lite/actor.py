@@ -168,8 +168,8 @@ def _constructor_signature(cls: type) -> Signature:
     try:
         signature = inspect.signature(cls)
     except ValueError:  # of a class written in C
-        return Signature(inspect.signature(lambda *args, **kwargs: None))
-    return Signature(signature)
+        signature = inspect.signature(lambda *args, **kwargs: None)
+    return Signature(cls.__name__, signature)
 
 
 def _inspect_method(cls: type, name: str, function: Any) -> MethodInfo:
@@ -204,8 +204,9 @@ BUILT_IN_METHODS: Final = {
 }
 
 
-def _signature_of(method: MethodInfo) -> Signature:
+def _signature_of(name: str, method: MethodInfo) -> Signature:
     return Signature(
+        name,
         inspect.Signature(
             [
                 inspect.Parameter(
@@ -215,7 +216,7 @@ def _signature_of(method: MethodInfo) -> Signature:
                 )
                 for name, kind, has_default in method.parameters
             ]
-        )
+        ),
     )
 
 
@@ -518,7 +519,7 @@ class ActorMethod(Generic[P, R_co]):
         self._info = info
         self._name = name
         self._prepared: Prepared | None = None
-        self._signature = _signature_of(info.methods[name])
+        self._signature = _signature_of(name, info.methods[name])
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: it is `.remote()` that calls the method."""
@@ -638,10 +639,19 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     handle = _find(connection, space, name)
     if handle is None:
         raise ValueError(
-            f"Failed to look up actor with name '{name}' in namespace '{space}': there is none, it "
-            "was never made or has died; list_named_actors() shows those there are"
+            f"Failed to look up actor with name '{name}' in namespace '{space}': there is none"
+            f"{_where_else(connection, name)}; ray_lite.util.list_named_actors() shows those there "
+            "are"
         )
     return handle
+
+
+def _where_else(connection: session.Connection, name: str) -> str:
+    """Return why an actor of that name is not in a namespace."""
+    spaces = [repr(space) for space, other in connection.core.actor_names() if other == name]
+    if not spaces:
+        return ", it was never made or has died"
+    return f", but in {', '.join(spaces)}: name the namespace here, or in init()"
 
 
 def _find(connection: session.Connection, space: str, name: str) -> ActorHandle[Any] | None:

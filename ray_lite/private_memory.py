@@ -12,11 +12,12 @@ from ray_lite import _core, _numpy_alloc
 from ray_lite._fork import Fork
 
 SWITCH: Final = "RAY_LITE_ZERO_COPY"
+OFF: Final = ("0", "false", "no", "off")
 
 
 def switch_on(core: _core.Session) -> None:
     """Have numpy take large arrays of this context from the store."""
-    if os.environ.get(SWITCH, "1") == "0":
+    if os.environ.get(SWITCH, "1").lower() in OFF:
         return
     memory = share_no_more_after_fork(core)
     _numpy_alloc.watch_addresses(memory)

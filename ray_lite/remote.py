@@ -76,10 +76,16 @@ class Prepared:
 
 
 class Signature:
-    """Checks calls against a signature; the common case without inspect."""
+    """Checks calls against a signature; the common case without inspect.
 
-    def __init__(self, signature: inspect.Signature) -> None:
+    Args:
+        name: Of what is called, for the error.
+        signature: It.
+    """
+
+    def __init__(self, name: str, signature: inspect.Signature) -> None:
         """Count what a call must and may have."""
+        self._name = name
         self._signature = signature
         parameters = self._signature.parameters.values()
         plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -94,7 +100,10 @@ class Signature:
         """Raise TypeError if the function cannot be called like that."""
         if not kwargs and self._least <= len(args) <= self._most:
             return
-        self._signature.bind(*args, **kwargs)
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self._name}{self._signature}: {error}") from None
 
 
 class RemoteFunction(Generic[P, R_co]):
@@ -109,7 +118,7 @@ class RemoteFunction(Generic[P, R_co]):
         """Take the name, signature and docstring of `function` over."""
         self._function = function
         self._options = options
-        self._signature = Signature(inspect.signature(function))
+        self._signature = Signature(function.__name__, inspect.signature(function))
         self._prepared: Prepared | None = None
         functools.update_wrapper(self, function)
 
@@ -195,7 +204,7 @@ class RemoteFunction(Generic[P, R_co]):
 
     def _read_signature(self) -> Signature:
         if "_signature" not in self.__dict__:  # since it was unpickled
-            self._signature = Signature(inspect.signature(self._function))
+            self._signature = Signature(self._function.__name__, inspect.signature(self._function))
         return self._signature
 
 

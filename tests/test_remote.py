@@ -201,6 +201,6 @@ def test_signature_check_agrees_with_python(
         function(*args, **kwargs)
     except TypeError:
         with pytest.raises(TypeError):
-            Signature(inspect.signature(function)).check(args, kwargs)
+            Signature("function", inspect.signature(function)).check(args, kwargs)
     else:
-        Signature(inspect.signature(function)).check(args, kwargs)
+        Signature("function", inspect.signature(function)).check(args, kwargs)

@@ -8,7 +8,7 @@ at the end. RAY_LITE_PROGRAMS says how many programs are made (300 here; more fo
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ PRELUDE = f"""
 import contextlib, ctypes, itertools, threading, weakref
 import numpy as np
 number = itertools.count(1)
-def make(size={SIZE}): return np.full(size, next(number))
+def make(size={SIZE}): return full(size, next(number))
 def by_thread(array):
     thread = threading.Thread(target=array.fill, args=(next(number),))
     thread.start(); thread.join()
@@ -70,6 +70,8 @@ STATEMENTS = (
     "del y; y = None",
     "x, y = y, x",
     "x = np.asarray(same(x))",
+    "x = make().reshape(2, -1)",
+    "x = x.reshape(-1)",
 )
 YIELDS = (
     "yield x",
@@ -86,6 +88,10 @@ YIELDS = (
     "yield box[-1]",
     "yield from (make() for _ in range(2))",
     "yield x; x.fill(next(number)); yield x",
+    "yield make().reshape(2, -1)",
+    "x = make().reshape(2, -1); yield x",
+    "x = make(); at = x.ctypes.data; yield x; by_address(at)",
+    "x = make(); at = x[1:].ctypes.data; yield x; by_address(at)",
 )
 COMPOUNDS = (
     ("for _ in range(2):",),
@@ -113,9 +119,9 @@ def source_of(seed: int) -> str:
     return PRELUDE + "".join(f"    {line}\n" for line in body)
 
 
-def generator_of(source: str) -> Any:
-    """Start the program."""
-    namespace: dict[str, Any] = {}
+def generator_of(source: str, full: Callable[..., Any] = np.full) -> Any:
+    """Start the program, whose arrays `full` makes."""
+    namespace: dict[str, Any] = {"full": full}
     exec(compile(source, "<program>", "exec"), namespace)
     return namespace["program"]()
 
@@ -123,6 +129,19 @@ def generator_of(source: str) -> Any:
 def drive(source: str) -> Iterator[Any]:
     """Yield what the program yields."""
     yield from generator_of(source)
+
+
+class Driver:
+    """An actor that does the same."""
+
+    def drive(self, source: str) -> Iterator[Any]:
+        """Yield what the program yields."""
+        yield from generator_of(source)
+
+    async def drive_async(self, source: str) -> AsyncIterator[Any]:
+        """Yield them too; asyncio is in between."""
+        for value in generator_of(source):
+            yield value
 
 
 def snapshots(source: str) -> tuple[list[Any], str]:
@@ -150,21 +169,49 @@ def consume(refs: Any) -> tuple[list[Any], list[Any], str]:
     return values, copies, ""
 
 
-def start(kind: str, source: str, count: int) -> Any:
-    """Run a program of `count` values as a task; return its references."""
-    if kind == "static":
+Start = Callable[[str, int], Any]  # run a program of so many values; return its references
+
+
+def static() -> Start:
+    """Run programs as tasks that say how many values they have."""
+
+    def start(source: str, count: int) -> Any:
         refs = ray.remote(generator_of).options(num_returns=count).remote(source)
         return refs if isinstance(refs, list) else [refs]
-    refs = ray.remote(drive).options(num_returns=kind).remote(source)
-    return ray.get(refs) if kind == "dynamic" else refs
+
+    return start
 
 
-def check(kind: str, seed: int) -> int:
+def dynamic() -> Start:
+    """Run programs as tasks whose values are looked at when all are there."""
+    task = ray.remote(drive).options(num_returns="dynamic")
+    return lambda source, count: ray.get(task.remote(source))
+
+
+def streaming() -> Start:
+    """Run programs as streams."""
+    task = ray.remote(drive)
+    return lambda source, count: task.remote(source)
+
+
+def actor() -> Start:
+    """Run programs as calls of one actor."""
+    driver = ray.remote(num_cpus=0)(Driver).remote()
+    return lambda source, count: driver.drive.remote(source)
+
+
+def async_actor() -> Start:
+    """Run programs in an actor's asyncio loop."""
+    driver = ray.remote(num_cpus=0)(Driver).remote()
+    return lambda source, count: driver.drive_async.remote(source)
+
+
+def check(start: Start, seed: int) -> int:
     """Run a program both ways; return how many values it has."""
     source = source_of(seed)
     expected, failure = snapshots(source)
-    values, copies, raised = consume(start(kind, source, len(expected) + bool(failure)))
-    message = f"program {seed} ({kind}):\n{source}"
+    values, copies, raised = consume(start(source, len(expected) + bool(failure)))
+    message = f"program {seed}:\n{source}"
     assert (len(values), raised) == (len(expected), failure), message
     for value, copy, right in zip(values, copies, expected, strict=True):
         assert np.array_equal(copy, right), message
@@ -173,10 +220,13 @@ def check(kind: str, seed: int) -> int:
 
 
 @pytest.mark.session(num_cpus=1)
-@pytest.mark.parametrize("kind", ["streaming", "dynamic", "static"])
-def test_consumer_of_any_program_has_snapshots(session: Connection, kind: str) -> None:
+@pytest.mark.parametrize("way", [streaming, dynamic, static, actor, async_actor])
+def test_consumer_of_any_program_has_snapshots(
+    session: Connection, way: Callable[[], Start]
+) -> None:
+    start = way()
     before = ray.memory_summary()
-    count = sum(check(kind, seed) for seed in range(PROGRAMS // 3))
+    count = sum(check(start, seed) for seed in range(PROGRAMS // 5))
     after = ray.memory_summary()
     in_place = after["sealed_in_place"] - before["sealed_in_place"]
     copied = after["copied"] - before["copied"]
@@ -192,6 +242,35 @@ def test_programs_notice_when_every_name_is_taken_for_dead(session: Connection) 
         returns._dead_yields = lambda code: frozenset(range(len(code.co_code)))  # type: ignore
 
     ray.get(ray.remote(lie).remote())
+    start = streaming()
     with pytest.raises(AssertionError, match="program"):
         for seed in range(100):
-            check("streaming", seed)
+            check(start, seed)
+
+
+def put_each(source: str) -> Iterator[tuple[Any, Any]]:
+    """Put what the program yields; yield each reference with a copy made before.
+
+    The program's arrays are asked for in the store: it ends where it changes one that was put.
+    """
+    program = generator_of(source, ray.full)
+    while True:
+        try:
+            value = next(program)
+        except Exception:  # its end, too
+            return
+        copy = np.array(value)
+        yield ray.put(value), copy
+
+
+@pytest.mark.session(num_cpus=1)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a finally
+def test_what_any_program_puts_is_a_snapshot(session: Connection) -> None:
+    before = ray.memory_summary()
+    for seed in range(PROGRAMS // 5):
+        source = source_of(seed)
+        for ref, copy in list(put_each(source)):
+            assert np.array_equal(ray.get(ref), copy), f"program {seed}:\n{source}"
+    after = ray.memory_summary()
+    assert after["sealed_in_place"] > before["sealed_in_place"]
+    assert after["copied"] > before["copied"]

@@ -1045,8 +1045,9 @@ def test_array_outlives_its_session(session: Connection) -> None:
 # ---- switched off ----
 
 
-def test_switch_has_every_value_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_LITE_ZERO_COPY", "0")
+@pytest.mark.parametrize("off", ["0", "False", "no", "off"])
+def test_switch_has_every_value_copied(monkeypatch: pytest.MonkeyPatch, off: str) -> None:
+    monkeypatch.setenv("RAY_LITE_ZERO_COPY", off)
     ray.init(num_cpus=1)
     try:
         assert len(run(fills, SIZE)) == 3
