@@ -4,7 +4,10 @@
 #include "rl_arena.h"
 #include "rl_err.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 static uint32_t place_of(const void *memory)
 {
@@ -45,18 +48,103 @@ static void remove_at(rl_private_table *t, uint32_t i)
     t->count--;
 }
 
+/* ---- fork: see FORK ---- */
+
+static pthread_once_t handlers = PTHREAD_ONCE_INIT;
+static pthread_mutex_t tables_mutex = PTHREAD_MUTEX_INITIALIZER; /* before any table's */
+static rl_private_table *tables;                                 /* of this process */
+static int fork_pipe[2];                                         /* by tables_mutex; -1: none */
+
+static void before_fork(void)
+{
+    uint32_t count = 0;
+    pthread_mutex_lock(&tables_mutex);
+    for (rl_private_table *t = tables; t; t = t->next) {
+        pthread_mutex_lock(&t->mutex);
+        count += t->count;
+    }
+    if (count == 0 || pipe2(fork_pipe, O_CLOEXEC)) fork_pipe[0] = fork_pipe[1] = -1;
+}
+
+static void wait_for_child(void)
+{
+    char byte;
+    close(fork_pipe[1]);
+    while (read(fork_pipe[0], &byte, 1) < 0 && errno == EINTR) {
+    }
+    close(fork_pipe[0]);
+}
+
+static void after_fork_in_parent(void)
+{
+    if (fork_pipe[0] >= 0) wait_for_child();
+    for (rl_private_table *t = tables; t; t = t->next) pthread_mutex_unlock(&t->mutex);
+    pthread_mutex_unlock(&tables_mutex);
+}
+
+static int copy_all(rl_private_table *t)
+{
+    for (uint32_t i = 0, left = t->count; left; i++) {
+        const rl_private *p = &t->places[i];
+        if (p->memory == NULL) continue;
+        left--;
+        int err = rl_segment_make_private(&t->s->map, p->memory, p->nbytes);
+        if (err) return err;
+    }
+    return 0;
+}
+
+/* There is nobody to return an error to, and with shared memory the child must not go on. */
+static void give_up(void)
+{
+    static const char text[] = "ray_lite: no memory for what a forked process has to copy\n";
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(2);
+    _exit(1);
+}
+
+static void after_fork_in_child(void)
+{
+    for (rl_private_table *t = tables; t; t = t->next) {
+        if (copy_all(t)) give_up();
+        pthread_mutex_unlock(&t->mutex);
+    }
+    if (fork_pipe[0] >= 0) {
+        if (write(fork_pipe[1], "", 1) < 0) give_up();
+        close(fork_pipe[0]);
+        close(fork_pipe[1]);
+    }
+    pthread_mutex_unlock(&tables_mutex);
+}
+
+static void set_handlers(void)
+{
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+/* ---- the table ---- */
+
 int rl_private_open(rl_private_table *t, rl_session *s)
 {
     *t = (rl_private_table){.s = s};
-    pthread_mutex_init(&t->mutex, NULL);
     t->places = rl_reserve(RL_MOST_PRIVATE * sizeof(rl_private));
-    return t->places ? 0 : RL_ETABLE;
+    if (t->places == NULL) return RL_ETABLE;
+    pthread_mutex_init(&t->mutex, NULL);
+    pthread_once(&handlers, set_handlers);
+    pthread_mutex_lock(&tables_mutex);
+    t->next = tables;
+    tables = t;
+    pthread_mutex_unlock(&tables_mutex);
+    return 0;
 }
 
 void rl_private_close(rl_private_table *t)
 {
-    if (t->places) rl_unreserve(t->places, RL_MOST_PRIVATE * sizeof(rl_private));
-    t->places = NULL;
+    pthread_mutex_lock(&tables_mutex);
+    rl_private_table **link = &tables;
+    while (*link != t) link = &(*link)->next;
+    *link = t->next;
+    pthread_mutex_unlock(&tables_mutex);
+    rl_unreserve(t->places, RL_MOST_PRIVATE * sizeof(rl_private));
     pthread_mutex_destroy(&t->mutex);
 }
 
@@ -186,16 +274,4 @@ void rl_private_sealed(rl_private_table *t, const void *memory, rl_handle object
         give_share(t, p->nbytes);
     }
     pthread_mutex_unlock(&t->mutex);
-}
-
-int rl_private_copy(rl_private_table *t)
-{
-    pthread_mutex_init(&t->mutex, NULL); /* its owner may be a thread that this child has not */
-    for (uint32_t i = 0; i < RL_MOST_PRIVATE; i++) {
-        const rl_private *p = &t->places[i];
-        if (p->memory == NULL) continue;
-        int err = rl_segment_make_private(&t->s->map, p->memory, p->nbytes);
-        if (err) return err;
-    }
-    return 0;
 }

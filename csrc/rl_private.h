@@ -15,8 +15,10 @@
  *            full, the caller takes memory from elsewhere.
  * ADDRESS    Who was told where memory is (rl_private_expose()) may write to it at any time, and no count
  *            of references tells: such a block becomes no value unless it was asked for, but is copied.
- * FORK       Memory that is not shared is copied by a fork. So rl_private_copy(), in the child and
- *            while the parent stands still, puts private copies in the place of all of it.
+ * FORK       A fork copies memory that is not shared. So does one here: the child puts private copies in
+ *            the place of all of it before fork() returns, and in the parent fork() returns after that.
+ *            Meanwhile nobody there takes or gives memory; and who forks with Python's GIL keeps it, so
+ *            that no other thread writes unless it computes without.
  * LOCAL      The table of them is the process's own: a death needs no repair. Its mutex is never held
  *            while another lock is taken.
  */
@@ -46,7 +48,8 @@ typedef struct rl_private_table {
     pthread_mutex_t mutex;
     rl_private *places; /* open addressing, RL_MOST_PRIVATE of them */
     uint32_t count;
-    _Atomic uint64_t nbytes; /* in blocks that are not sealed */
+    _Atomic uint64_t nbytes;       /* in blocks that are not sealed */
+    struct rl_private_table *next; /* of this process */
 } rl_private_table;
 
 /* Returns 0 or RL_ETABLE (no memory). */
@@ -72,8 +75,5 @@ uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for
 
 /* The block belongs to `object` now, which this process holds once for the memory's sake. */
 void rl_private_sealed(rl_private_table *t, const void *memory, rl_handle object);
-
-/* In a forked child: make private copies of all memory. Returns 0 or an errno. */
-int rl_private_copy(rl_private_table *t);
 
 #endif

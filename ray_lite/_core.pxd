@@ -172,7 +172,6 @@ cdef extern from "rl_private.h" nogil:
     void rl_private_expose(rl_private_table *t, const void *address)
     uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for)
     void rl_private_sealed(rl_private_table *t, const void *memory, rl_handle object)
-    int rl_private_copy(rl_private_table *t)
 
 cdef extern from "rl_actor.h" nogil:
     ctypedef struct rl_actor_spec:
@@ -394,7 +393,8 @@ cdef class Stored:
 
     cdef int taken(self) except -1
     cdef int keep(self, rl_handle object) except -1
-    cdef int refused(self, int rc) except -1
+    cdef int unkeep(self) except -1
+    cdef int settle(self, int rc) except -1
 
 
 cdef class Submission:

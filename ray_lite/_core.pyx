@@ -1432,18 +1432,9 @@ cdef class PrivateMemory:
             rl_private_expose(&self.table, address)
 
     @property
-    def in_use(self):
-        """Whether there is an array in it."""
-        return self.table.count != 0
-
-    @property
     def nbytes(self):
         """Bytes that are no values yet."""
         return self.table.nbytes
-
-    def copy_after_fork(self):
-        """In a forked child, while its parent stands still: make it the child's own."""
-        check(rl_private_copy(&self.table))
 
 
 @cython.final
@@ -1600,11 +1591,18 @@ cdef class Stored:
             self.kept = object
         return 0
 
-    cdef int refused(self, int rc) except -1:
-        """It became no object: undo keep; raise."""
-        if self.memory != NULL and rc != 0:
+    cdef int unkeep(self) except -1:
+        """It became no object after all."""
+        if self.memory != NULL:
             rl_object_release(&self.session.s, self.kept)
-        return check(rc)
+        return 0
+
+    cdef int settle(self, int rc) except -1:
+        """It became that object, or, if `rc` says so, it did not."""
+        if rc != 0:
+            self.unkeep()
+            check(rc)
+        return self.taken()
 
     @property
     def nbytes(self):
@@ -1886,9 +1884,8 @@ cdef class Job:
         if i >= self.job.nreturns:
             raise IndexError(i)
         value.keep(self.returns_[i])
-        value.refused(
+        value.settle(
             rl_task_return(&self.session.s, self.job.task, self.returns_[i], &value.value))
-        value.taken()
 
     def finish(self):
         """End the task; all its return values have been given."""
@@ -1901,9 +1898,8 @@ cdef class Job:
         if i >= self.job.nreturns:
             raise IndexError(i)
         value.keep(self.returns_[i])
-        value.refused(
+        value.settle(
             rl_task_finish(&self.session.s, self.job.task, self.returns_[i], &value.value))
-        value.taken()
 
     def open_returns(self):
         """Return the indices of the return values that nobody has given yet."""
@@ -1920,11 +1916,12 @@ cdef class Job:
             for i in range(n):
                 array[i] = (<Stored?>values[i]).value
             rc = rl_task_conclude(&self.session.s, self.job.task, array, n)
-            for value in values:
-                (<Stored>value).refused(rc)
-            check(rc)
         finally:
             free(array)
+        if rc != 0:
+            for value in values:
+                (<Stored>value).unkeep()
+            check(rc)
         for value in values:
             (<Stored>value).taken()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ray_lite import _numpy_alloc, api
-from ray_lite.private_memory import share_no_more_after_fork
+from ray_lite.private_memory import private_memory_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt  # slow to import
@@ -72,7 +72,7 @@ def _in_store(make: Any, *args: Any) -> "npt.NDArray[Any]":
     connection = api.connect()
     handler = connection.cache.get(_in_store)
     if handler is None:
-        memory = share_no_more_after_fork(connection.core)
+        memory = private_memory_of(connection.core)
         handler = connection.cache[_in_store] = _numpy_alloc.handler_of(memory, asked_for=True)
     owner: npt.NDArray[Any] = _numpy_alloc.call_with(handler, make, *args)
     return owner[...]
