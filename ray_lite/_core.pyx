@@ -55,6 +55,9 @@ cdef extern from "Python.h":
     bint PyGen_CheckExact(object value)
     bint PyAsyncGen_CheckExact(object value)
 
+cdef extern from "signal.h":
+    int raise_signal "raise"(int signum)
+
 cdef enum:
     FEW_REFS = 8  # in a task's arguments; more need memory
     UNSHARED = 2  # references to a suspended frame that nobody has got hold of: its own, a variable
@@ -127,6 +130,47 @@ cdef int look_at_signals_between_tasks() except -1:
     except KeyboardInterrupt:
         pass
     return 0
+
+
+@cython.final
+cdef class ForkGuard:
+    """Puts a signal off while its process forks, for what a handler raises there is lost.
+
+    CPython prints what the hooks of a fork raise, and goes on; the first of them that is written in
+    Python is where a signal that came during the fork is handled. So the handler asks `puts_off`,
+    and raises only if it is False. The methods are hooks for os.register_at_fork; compiled, since
+    the signal that they raise again must find no code of Python's before the forking function's.
+
+    Args:
+        signum: The signal.
+    """
+
+    cdef int signum, forking
+    cdef bint pending
+
+    def __cinit__(self, int signum):
+        self.signum = signum
+
+    def before(self):
+        """A fork begins."""
+        self.forking += 1
+
+    def after_in_parent(self):
+        """It is over."""
+        self.forking -= 1
+        if self.pending and self.forking == 0:
+            self.pending = False
+            raise_signal(self.signum)
+
+    def after_in_child(self):
+        """The child is another process: the signal was not for it."""
+        self.forking = 0
+        self.pending = False
+
+    def puts_off(self):
+        """Whether the signal will come again when the fork is over."""
+        self.pending = self.forking > 0
+        return self.pending
 
 
 cpdef Py_ssize_t references(value):

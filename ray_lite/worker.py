@@ -7,6 +7,7 @@ run (runner.py), nor how an actor serves its calls (actor_worker.py).
       └────► actor_worker.ActorWorker, if the task is an actor: this process is for it alone
 """
 
+import os
 import signal
 from collections import Counter
 from typing import Any
@@ -32,6 +33,7 @@ class Worker:
         """Start with no function loaded."""
         self._core = core
         self._set_title = set_title
+        self._guard = _core.ForkGuard(session.CANCEL_SIGNAL)
         self._runner = Runner(core, function_of)
         self._plain = PlainTasks(core, self._runner.plain, session.current_job, DYNAMIC)
         #: Calls so far of each function that has max_calls.
@@ -39,6 +41,11 @@ class Worker:
 
     def run(self) -> None:
         """Run tasks until the supervisor dismisses this worker, the session ends, or max_calls."""
+        os.register_at_fork(
+            before=self._guard.before,
+            after_in_parent=self._guard.after_in_parent,
+            after_in_child=self._guard.after_in_child,
+        )
         signal.signal(session.CANCEL_SIGNAL, self._on_cancel)
         self._set_title(lambda: self._plain.job.name if self._plain.job else "")
         while True:
@@ -60,7 +67,8 @@ class Worker:
 
     def _on_cancel(self, signum: int, frame: object) -> None:
         """Interrupt the user's code, if it is the cancelled task that still runs."""
-        if self._plain.job is not None and self._plain.job.is_cancelled:
+        job = self._plain.job
+        if job is not None and job.is_cancelled and not self._guard.puts_off():
             raise KeyboardInterrupt
 
     def _is_worn_out(self, job: _core.Job, export: Export) -> bool:

@@ -915,6 +915,26 @@ def test_forks_of_several_threads_leave_neither_shared_memory_nor_pipes() -> Non
     assert ray.get(fork.remote()) == (0, 0)
 
 
+@pytest.mark.parametrize("nbytes", [0, 64 * MIB])
+def test_task_that_forks_all_the_time_can_be_cancelled(
+    shared_session: Connection, gate: Gate, nbytes: int
+) -> None:
+    @ray.remote
+    def fork(path):
+        much = np.ones(nbytes)
+        pass_through(path)
+        while True:
+            child_sees(lambda: len(much) == 0)
+
+    for _ in range(5):
+        ref = fork.remote(gate.path)
+        gate.meet()
+        ray.cancel(ref)
+        with pytest.raises(ray.exceptions.TaskCancelledError):
+            ray.get(ref, timeout=30)
+    del shared_session
+
+
 @pytest.mark.usefixtures("shared_session")
 def test_fork_in_a_task_means_what_it_means_for_the_heap() -> None:
     @ray.remote
