@@ -74,7 +74,13 @@ _ITEMS: Final = (
     "references in one get",
     "references in one wait",
 )
-_BORN: Final = [f"put of an array born in the store, {n}" for n in ("1 MB", "100 MB", "1 GB")]
+_BORN: Final = [
+    *(f"put of an array born in the store, {n}" for n in ("1 MB", "100 MB", "1 GB")),
+    *(
+        f"put of an array born in the store, {n}, each page just written"
+        for n in ("100 MB", "1 GB")
+    ),
+]
 _BORN_SIZES: Final = ("1 MB", "4 MB", "100 MB", "400 MB", "1 GB")
 _FILLED_SIZES: Final = ("4 MB just filled", "400 MB just filled")
 _RESUMED: Final = [
