@@ -158,7 +158,7 @@ static uint64_t nbytes_of_all(const rl_mapping *m)
     return sum;
 }
 
-/* Under the mutex. */
+/* Count so many bytes more, or with a minus less. Under the mutex. */
 static void count_share(rl_private_table *t, uint64_t nbytes)
 {
     uint64_t now = atomic_load_explicit(&t->nbytes, memory_order_relaxed) + nbytes;
@@ -178,12 +178,6 @@ static int reserve_share(rl_private_table *t, uint64_t nbytes, int asked_for)
     if (fits) count_share(t, nbytes);
     pthread_mutex_unlock(&t->mutex);
     return fits;
-}
-
-/* Under the mutex. */
-static void give_share(rl_private_table *t, uint64_t nbytes)
-{
-    count_share(t, -nbytes);
 }
 
 /* 0 if the table is too full for a short search. */
@@ -212,7 +206,7 @@ void *rl_private_alloc(rl_private_table *t, uint64_t nbytes, int asked_for)
         rl_arena_abandon(t->s, p.block);
     }
     pthread_mutex_lock(&t->mutex);
-    give_share(t, nbytes);
+    count_share(t, -nbytes);
     pthread_mutex_unlock(&t->mutex);
     return NULL;
 }
@@ -223,7 +217,7 @@ int rl_private_free(rl_private_table *t, void *memory)
     rl_private *p = find(t, memory);
     rl_private gone = p ? *p : (rl_private){0};
     if (p) remove_at(t, (uint32_t)(p - t->places));
-    if (gone.memory && !is_sealed(&gone)) give_share(t, gone.nbytes);
+    if (gone.memory && !is_sealed(&gone)) count_share(t, -gone.nbytes);
     pthread_mutex_unlock(&t->mutex);
     if (gone.memory == NULL) return 0;
     if (is_sealed(&gone)) {
@@ -271,7 +265,7 @@ void rl_private_sealed(rl_private_table *t, const void *memory, rl_handle object
     rl_private *p = find(t, memory);
     if (p) {
         p->object = object;
-        give_share(t, p->nbytes);
+        count_share(t, -p->nbytes);
     }
     pthread_mutex_unlock(&t->mutex);
 }

@@ -19,8 +19,8 @@
  *            the place of all of it before fork() returns, and in the parent fork() returns after that.
  *            Meanwhile nobody there takes or gives memory; and who forks with Python's GIL keeps it, so
  *            that no other thread writes unless it computes without.
- * LOCAL      The table of them is the process's own: a death needs no repair. Its mutex is never held
- *            while another lock is taken.
+ * LOCAL      The table of them is the process's own: a death needs no repair. Its mutex is held while
+ *            another lock is taken by a fork alone, which takes those of all tables.
  */
 #ifndef RL_PRIVATE_H
 #define RL_PRIVATE_H

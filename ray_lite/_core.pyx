@@ -209,7 +209,7 @@ cdef rl_handle *handles_of(Session session, list refs) except? NULL:
     return handles
 
 
-cdef inline void fill(list new, Py_ssize_t i, PyObject *item) noexcept:
+cdef inline void set_item(list new, Py_ssize_t i, PyObject *item) noexcept:
     """Set the place `i`, empty so far, of a list that nobody else knows yet."""
     Py_INCREF(<object>item)
     PyList_SET_ITEM(new, i, <object>item)
@@ -222,7 +222,7 @@ cdef void fill_rest(list rest, list items, Py_ssize_t n, list taken) noexcept:
         if k < ntaken and PyList_GET_ITEM(items, i) == PyList_GET_ITEM(taken, k):
             k += 1
         else:
-            fill(rest, i - k, PyList_GET_ITEM(items, i))
+            set_item(rest, i - k, PyList_GET_ITEM(items, i))
 
 
 def split(list items not None, bytes flags not None, Py_ssize_t need):
@@ -506,12 +506,12 @@ cdef class Session:
             encoded: It.
         """
         cdef PyObject *array = encoded.large_array()
-        if self.private is None or array == NULL or sole_memory(<object>array) == NULL:
+        if self.private is None or array == NULL:
             return None
-        if not is_plain_around(owned.value, <object>array):
+        cdef void *memory = sole_memory(<object>array)
+        if memory == NULL or not is_plain_around(owned.value, <object>array):
             return None
         owned.value = None
-        cdef void *memory = sole_memory(<object>array)
         if array.ob_refcnt != 1:
             return None
         cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
@@ -673,7 +673,7 @@ cdef class Session:
         for i in range(seen, n):
             if not self.is_first(PyList_GET_ITEM(refs, i), round_):
                 return None
-            fill(rest, i - need, PyList_GET_ITEM(refs, i))
+            set_item(rest, i - need, PyList_GET_ITEM(refs, i))
         return ready, rest
 
     cdef Py_ssize_t fill_ready(self, list ready, list refs, uint32_t round_) noexcept:
@@ -693,7 +693,7 @@ cdef class Session:
                 continue
             item = PyList_GET_ITEM(refs, i - LOOK_AHEAD)
             if rl_object_is_sealed(&self.s, (<ObjectRef>item).h):
-                fill(ready, nready, item)
+                set_item(ready, nready, item)
                 nready += 1
                 if nready == need:
                     return min(i + 1, n)

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar, overload
 
+from numpy import ndarray
+
 from ray_lite import session
 from ray_lite._core import ObjectRef, Session, Stream, references, split
 from ray_lite._options import check_init_options
@@ -164,7 +166,7 @@ def put(value: T, *, _owner: object = None, _tensor_transport: object = None) ->
             "put() of an ObjectRef: it refers to a stored value already; use it as it is, or put "
             "a list that holds it"
         )
-    held_once = references(value) <= _REFERENCES
+    held_once = type(value) is ndarray and references(value) <= _REFERENCES
     try:
         stored = core.store_value(value, held_once)
     except TypeError as error:

@@ -43,3 +43,17 @@ def test_actors_with_the_same_options_share_what_is_stored_of_their_class(
     made = ray.remote(Plain)
     first, second, other = made.remote(), made.remote(), made.options(max_concurrency=2).remote()
     assert first._exported == second._exported != other._exported
+
+
+@pytest.mark.usefixtures("shared_session")
+def test_name_in_another_namespace_is_not_found_but_said_where_it_is() -> None:
+    @ray.remote(num_cpus=0)
+    class Anything:
+        pass
+
+    there = Anything.options(name="somebody", namespace="elsewhere").remote()
+    with pytest.raises(ValueError, match="but in 'elsewhere': name the namespace"):
+        ray.get_actor("somebody")
+    with pytest.raises(ValueError, match="was never made or has died"):
+        ray.get_actor("nobody")
+    del there

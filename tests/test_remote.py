@@ -204,3 +204,9 @@ def test_signature_check_agrees_with_python(
             Signature("function", inspect.signature(function)).check(args, kwargs)
     else:
         Signature("function", inspect.signature(function)).check(args, kwargs)
+
+
+def test_call_that_does_not_fit_names_the_function_and_its_signature() -> None:
+    with pytest.raises(TypeError) as info:
+        Signature("work", inspect.signature(lambda x, *, scale=1: x)).check((), {})
+    assert str(info.value) == "work(x, *, scale=1): missing a required argument: 'x'"
