@@ -101,7 +101,7 @@ $(RAY_VENV)/.python: | $(VENV)/.python
 
 $(RAY_VENV)/.installed: pyproject.toml | $(RAY_VENV)/.python
 	@echo "Installing Ray into $(RAY_VENV)"
-	@$(RAY_PY) -m pip install $(PIP_FLAGS) '.[ray]' --group test
+	@$(RAY_PY) -m pip install $(PIP_FLAGS) '.[ray]' --group conformance
 	@touch $@
 
 
@@ -214,7 +214,7 @@ test-py: $(BUILT) $(VENV)/.group-test ## the Python half of them (PYTEST_ARGS="-
 	$(strip $(PY) -m pytest $(PYTEST_ARGS))
 
 conformance-ray: $(BUILT) $(RAY_VENV)/.installed ## tests/conformance on Ray itself: do we mean the same?
-	$(RAY_PY) -m pytest tests/conformance --engine ray $(CONFORMANCE_ARGS)
+	$(RAY_PY) -m pytest tests/conformance --engine ray --reruns 2 $(CONFORMANCE_ARGS)
 
 
 # ---- Benchmarks --------------------------------------------------------------------------------

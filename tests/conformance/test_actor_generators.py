@@ -741,14 +741,31 @@ def test_yielded_reference_of_a_method_arrives_as_a_reference(ray: ModuleType) -
     assert [ray.get(ray.get(ref)) for ref in actor.refs.remote()] == [1, 2]
 
 
-def test_method_yields_handles_of_actors(ray: ModuleType) -> None:
+IN_TRANSIT = "now and then an actor is ended whose only handle is on its way to the reader"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        True,
+        pytest.param(
+            False, marks=pytest.mark.deliberately_different(IN_TRANSIT, runs_on_ray=False)
+        ),
+    ],
+)
+def test_method_yields_handles_of_actors(ray: ModuleType, kept: bool) -> None:
     cls = generating(ray, "sync")
 
     @ray.remote
     class Makes:
         def actors(self, n):
+            self.kept = []
             for _ in range(n):
-                yield cls.remote()
+                actor = cls.remote()
+                if kept:
+                    self.kept.append(actor)
+                yield actor
+                del actor
 
     maker = Makes.remote()  # on Ray they end with it
     actors = values(ray, maker.actors.remote(2))
