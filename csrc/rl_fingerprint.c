@@ -56,3 +56,33 @@ uint64_t rl_fingerprint(uint32_t kind, const void *bytes, size_t nbytes)
     if (nlines) hash = mix_lines(hash, p, nlines);
     return hash ? hash : 1;
 }
+
+/* Copy out [offset, offset + nbytes) of a payload in pieces. */
+static void gather(const rl_piece *pieces, size_t n, size_t offset, size_t nbytes, uint8_t *dest)
+{
+    memset(dest, 0, nbytes);
+    for (const rl_piece *p = pieces; p < pieces + n; p++) {
+        size_t begin = p->offset > offset ? p->offset : offset;
+        size_t end = p->offset + p->nbytes;
+        if (end > offset + nbytes) end = offset + nbytes;
+        if (begin >= end) continue;
+        memcpy(dest + (begin - offset), (const uint8_t *)p->bytes + (begin - p->offset), end - begin);
+    }
+}
+
+uint64_t rl_fingerprint_pieces(uint32_t kind, const rl_piece *pieces, size_t n, size_t nbytes)
+{
+    uint8_t lines[SAMPLES * LINE];
+    uint64_t hash = mix(mix(0, kind), nbytes);
+    size_t nlines = nbytes / LINE;
+    size_t count = nlines < SAMPLES ? nlines : SAMPLES;
+    size_t tail = nbytes % LINE;
+    if (tail) {
+        gather(pieces, n, nlines * LINE, tail, lines);
+        hash = mix_tail(hash, lines, tail);
+    }
+    for (size_t k = 0; k < count; k++)
+        gather(pieces, n, sample_at(k, nlines), LINE, lines + k * LINE);
+    if (nlines) hash = mix_lines(hash, lines, count);
+    return hash ? hash : 1;
+}

@@ -12,4 +12,15 @@
 /* Never 0. The mixing step is that of splitmix64 (Steele, Lea, Flood, OOPSLA 2014). */
 uint64_t rl_fingerprint(uint32_t kind, const void *bytes, size_t nbytes);
 
+/* Part of a payload that is not in one place. */
+typedef struct rl_piece {
+    size_t offset; /* from the start of the payload */
+    size_t nbytes;
+    const void *bytes;
+} rl_piece;
+
+/* The fingerprint of a payload of `nbytes` bytes that is made of these pieces, in the order of their
+ * offsets; what lies between them is zero. */
+uint64_t rl_fingerprint_pieces(uint32_t kind, const rl_piece *pieces, size_t n, size_t nbytes);
+
 #endif

@@ -397,8 +397,8 @@ static void settle_value(rl_mapping *m, uint32_t i, const rl_value *v)
 {
     if (v->block != RL_NIL) {
         rl_arena_seal(m, v->block, i);
-        m->control->sealed_in_place += v->in_place;
-        m->control->copied += !v->in_place;
+        m->control->sealed_in_place += v->counts_as == RL_IN_PLACE;
+        m->control->copied += v->counts_as == RL_COPIED;
     }
     count_names(m, m->objects[i].refs);
 }

@@ -36,6 +36,13 @@
 
 #include "rl_session.h"
 
+/* What the counters of the control block take a value in a block for. */
+enum {
+    RL_COPIED,   /* to its block */
+    RL_IN_PLACE, /* computed in its block */
+    RL_PART,     /* of another value, which is counted */
+};
+
 /* A value to be stored. Either `block` (filled by this process) or `bytes` (nbytes <= RL_INLINE). */
 typedef struct rl_value {
     uint32_t kind;
@@ -45,7 +52,7 @@ typedef struct rl_value {
     const rl_handle *refs; /* objects that the value contains; the caller holds each of them */
     uint32_t nrefs;
     uint64_t fingerprint;
-    uint32_t in_place; /* 1: it was not copied to its block; for the counters */
+    uint32_t counts_as; /* RL_COPIED etc. */
     rl_handle *kept;   /* where to put the new object's handle, which this process then holds once
                           more; NULL: it does not. Not for what rl_task.h returns */
 } rl_value;

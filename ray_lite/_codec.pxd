@@ -33,6 +33,12 @@ cdef struct Word:
 # Put None, a bool, an int of 64 bits or a float into `word`; False: `value` is none of these.
 cdef bint as_word(object value, Word *word) except -1
 
+# Part of a payload: where it is, and where in the payload it belongs.
+cdef struct PlacedSpan:
+    size_t offset
+    size_t nbytes
+    const char *bytes
+
 cdef class Encoded:
     cdef readonly uint32_t kind      # KIND_*
     cdef readonly size_t nbytes      # payload length
@@ -44,21 +50,27 @@ cdef class Encoded:
     cdef size_t _lead_nbytes
     cdef object _owner               # keeps _lead alive
     cdef list _pieces                # the rest: (offset, nbytes, source), offsets rising; or None
+    cdef object _pickling            # what it was made from if there are large arrays in it
+    cdef list _large                 # which of the items they are; or None
 
     # Fill dest[0:nbytes]; `dest` is 64-byte aligned. Large copies run without the GIL.
     cdef int write_to(self, char *dest) except -1
-    cdef size_t write_pieces(self, char *dest, Py_ssize_t count) except? 0
-    # The one large array of a container, at HEAD_ROOM of the payload, borrowed; NULL: it is no such
-    # value.
-    cdef PyObject *large_array(self) noexcept
-    # Write what comes before it to head[0:HEAD_ROOM], and give it up.
-    cdef object take_large_array(self, char *head)
+    # How many large arrays are in it; each of them, which this object holds HELD_BY_ENCODED times.
+    cdef Py_ssize_t count_large(self) noexcept
+    cdef PyObject *large_array(self, Py_ssize_t i) noexcept
+    # The same value with refs, as many, to objects that are the large arrays.
+    cdef Encoded in_parts(self, list refs)
+    # Where the payload is before it is written: the lead, then the pieces. Only of a value that
+    # is_plain_around_arrays() is true of.
+    cdef Py_ssize_t count_spans(self) noexcept
+    cdef PlacedSpan span(self, Py_ssize_t i)
 
 # The payload of a large array: its head has the first HEAD_ROOM bytes to itself, so that an array
 # that lies so far behind the start of a block can become a payload as it is.
 cdef enum:
     HEAD_ROOM = 256             # RL_HEAD_ROOM of csrc/rl_private.h
     LARGE_NBYTES = 256 * 1024   # of such an array
+    HELD_BY_ENCODED = 2
 
 # The memory of a large array that nothing but the object itself leads to: an ndarray and no
 # subclass, with memory of its own, contiguous, never exported as a buffer, not weakly referenced;
@@ -75,8 +87,9 @@ cdef int freeze(object array) except -1
 # nothing that a head can carry.
 cdef size_t write_large_head(object array, char *dest) except? 0
 
-# Is `value` small and made of nothing but plain values and `array`? Then no code runs when it goes.
-cdef bint is_plain_around(object value, object array) except? True
+# Is `value` small and made of nothing but plain values and arrays of such? Then no code runs when it
+# goes.
+cdef bint is_plain_around_arrays(object value) except? True
 
 # The envelope of an error, which stands for a value.
 cdef class ErrorPayload:

@@ -12,6 +12,7 @@ need not carry, and has a place for it instead:
 
     array      an ArrayHead in the payload; read as a view of the pin, without a copy
     ref        a number: the ref's place in `Encoded.refs`
+    part       the number of a ref to an object that is an array, which is read in its place
     buffer     whatever other types hand to pickle 5 out of band; read as a memoryview
 
     KIND_PICKLE   [PickleHead | Item table | ArrayHeads | stream | 64: buffer | 64: buffer ...]
@@ -104,7 +105,7 @@ ctypedef struct PickleHead:
 # What stands at one of the places that the stream left out.
 ctypedef struct Item:
     uint32_t tag      # ITEM_*
-    uint32_t number   # ref: its number
+    uint32_t number   # ref, part: its number
     uint64_t offset   # array: of its head; buffer: of its bytes
     uint64_t nbytes   # buffer: its length
 
@@ -133,6 +134,7 @@ cdef enum:
     ITEM_REF = 1
     ITEM_ARRAY = 2
     ITEM_BUFFER = 3
+    ITEM_PART = 4
     SLOT_REF = 100                   # other slots are tagged by the KIND_* of their value
     SLOT_LEFT = 101
 
@@ -144,11 +146,12 @@ cdef class _Config:
     cdef object ref_type
     cdef object make_dynamic
     cdef object movable_type
+    cdef object read_part
 
 cdef _Config _config = _Config.__new__(_Config)
 
 
-def configure(ref_type, make_dynamic, movable_type):
+def configure(ref_type, make_dynamic, movable_type, read_part):
     """Set what the codec must know of the classes above it. Called at import.
 
     Args:
@@ -157,14 +160,16 @@ def configure(ref_type, make_dynamic, movable_type):
         movable_type: A class whose instances leave this process with the value that contains them:
             `pack()` gives what a `__reduce__` would, `moved()` is to be called once the value has
             been stored.
+        read_part: Gives the value of the object that a ref names, which is part of another.
 
     Returns:
-        What was set before, `(None, None, None)` at first.
+        What was set before, `(None, None, None, None)` at first.
     """
-    before = _config.ref_type, _config.make_dynamic, _config.movable_type
+    before = _config.ref_type, _config.make_dynamic, _config.movable_type, _config.read_part
     _config.ref_type = ref_type
     _config.make_dynamic = make_dynamic
     _config.movable_type = movable_type
+    _config.read_part = read_part
     return before
 
 
@@ -175,35 +180,40 @@ cdef class Encoded:
     """A value ready to be written. Holds the value's own buffers: write it before they change."""
 
     cdef int write_to(self, char *dest) except -1:
-        self.write_pieces(dest, len(self._pieces) if self._pieces is not None else 0)
-        return 0
-
-    cdef size_t write_pieces(self, char *dest, Py_ssize_t count) except? 0:
-        """Write the lead and the first `count` pieces; return their end."""
         cdef size_t cursor = self._lead_nbytes
         copy_bytes(dest, self._lead, cursor)
+        if self._pieces is None:
+            return 0
         cdef size_t offset, nbytes
-        cdef Py_ssize_t i
-        for i in range(count):
-            offset, nbytes, source = <tuple>self._pieces[i]
+        for offset, nbytes, source in self._pieces:
             memset(dest + cursor, 0, offset - cursor)
             copy_piece(dest + offset, nbytes, source)
             cursor = offset + nbytes
-        return cursor
+        return 0
 
-    cdef PyObject *large_array(self) noexcept:
-        cdef Py_ssize_t count = len(self._pieces) if self._pieces is not None else 0
-        if self.kind != KIND_PICKLE or count == 0 or self.refs or self.moves:
-            return NULL
-        last = <tuple>self._pieces[count - 1]
-        if <size_t>last[0] != HEAD_ROOM or type(last[2]) is not cnp.ndarray:
-            return NULL
-        return <PyObject *>last[2]
+    cdef Py_ssize_t count_large(self) noexcept:
+        return 0 if self._large is None else len(self._large)
 
-    cdef object take_large_array(self, char *head):
-        cdef size_t end = self.write_pieces(head, len(self._pieces) - 1)
-        memset(head + end, 0, HEAD_ROOM - end)
-        return (<tuple>self._pieces.pop())[2]
+    cdef PyObject *large_array(self, Py_ssize_t i) noexcept:
+        cdef list items = (<_Pickling>self._pickling).items
+        return <PyObject *>(<tuple>items[<Py_ssize_t>self._large[i]])[1]
+
+    cdef Encoded in_parts(self, list refs):
+        cdef _Pickling pickling = self._pickling
+        for i, ref in zip(self._large, refs):
+            pickling.items[i] = ITEM_PART, pickling.numbering.number_of(ref), None
+        return pickling.encoded()
+
+    cdef Py_ssize_t count_spans(self) noexcept:
+        return 1 if self._pieces is None else 1 + len(self._pieces)
+
+    cdef PlacedSpan span(self, Py_ssize_t i):
+        if i == 0:
+            return PlacedSpan(0, self._lead_nbytes, self._lead)
+        offset, nbytes, source = <tuple>self._pieces[i - 1]
+        if type(source) is cnp.ndarray:
+            return PlacedSpan(offset, nbytes, <const char *>cnp.PyArray_DATA(source))
+        return PlacedSpan(offset, nbytes, PyBytes_AS_STRING(source))
 
     def to_bytes(self):
         """Return the payload as bytes."""
@@ -506,9 +516,9 @@ cdef inline void make_head_room(Encoded result, size_t nbytes) noexcept:
         result.nbytes = HEAD_ROOM
 
 
-cdef bint is_plain_around(object value, object array) except? True:
+cdef bint is_plain_around_arrays(object value) except? True:
     cdef int budget = PLAIN_BUDGET
-    return is_plain(value, &budget, array)
+    return is_plain(value, &budget, True)
 
 
 cdef Encoded encode_array(cnp.ndarray array):
@@ -860,11 +870,20 @@ cdef class _Pickling:
         self.write_head(PyByteArray_AS_STRING(lead), lead_nbytes)
         result._pieces = self.stream_pieces(lead_nbytes)
         result.nbytes = lead_nbytes + self.stream_nbytes
-        if len(self.items) == 1:
-            tag, source, _ = self.items[0]
-            make_head_room(result, source.nbytes if tag == ITEM_ARRAY else 0)
         self.lay_out_items(result, PyByteArray_AS_STRING(lead), heads)
+        result._large = self.large_arrays()
+        if result._large is not None:
+            result._pickling = self
         return result
+
+    cdef list large_arrays(self):
+        """Return which items are large arrays, or None."""
+        cdef list large = None
+        for i, (tag, source, _) in enumerate(self.items):
+            if tag == ITEM_ARRAY and source.nbytes >= LARGE_NBYTES:
+                large = large or []
+                large.append(i)
+        return large
 
     cdef int write_head(self, char *lead, size_t stream_offset) except -1:
         cdef PickleHead head
@@ -891,7 +910,7 @@ cdef class _Pickling:
         for tag, source, text in self.items:
             memset(&item, 0, sizeof(Item))
             item.tag = tag
-            if tag == ITEM_REF:
+            if tag == ITEM_REF or tag == ITEM_PART:
                 item.number = source
             elif tag == ITEM_ARRAY:
                 data_offset = append_piece(result, source, source.nbytes)
@@ -938,10 +957,10 @@ cdef _Pickling arrays_alone(object value, _Numbering numbering):
     return arrays if len(ids) == len(<tuple>value) else None
 
 
-cdef bint is_plain(object value, int *budget, object array=None) except? True:
+cdef bint is_plain(object value, int *budget, bint arrays=False) except? True:
     """Tell whether `value` is small and made of nothing that a stream could leave out.
 
-    But for `array`, which may be any number of times in it.
+    But for plain arrays, if `arrays` says so.
     """
     cdef object kind = type(value)
     budget[0] -= 1
@@ -954,15 +973,31 @@ cdef bint is_plain(object value, int *budget, object array=None) except? True:
         return True
     if kind is list or kind is tuple:
         for item in value:
-            if not is_plain(item, budget, array):
+            if not is_plain(item, budget, arrays):
                 return False
         return True
     if kind is dict:
         for key, item in (<dict>value).items():
-            if not is_plain(key, budget) or not is_plain(item, budget, array):
+            if not is_plain(key, budget) or not is_plain(item, budget, arrays):
                 return False
         return True
-    return value is array
+    return arrays and kind is cnp.ndarray and is_plain_array(value)
+
+
+cdef bint is_plain_array(cnp.ndarray array):
+    """Tell whether `array` is plain memory, and no code of others runs when it goes."""
+    cdef PyObject *base = <PyObject *>cnp.PyArray_BASE(array)
+    if base != NULL:
+        if type(<object>base) is not cnp.ndarray or not goes_alone(<object>base):
+            return False
+        if cnp.PyArray_BASE(<object>base) != NULL:
+            return False
+    return goes_alone(array) and is_contiguous(array) and not PyDataType_REFCHK(dtype_of(array))
+
+
+cdef bint goes_alone(object array) noexcept:
+    """Tell whether nobody is told when `array` goes."""
+    return (<Fields *><void *>array).weakreflist == NULL
 
 
 cdef _Pickling pickled(object value, _Numbering numbering):
@@ -1296,6 +1331,8 @@ cdef list decode_items(Span span, size_t nitems, object pin, list refs):
         memcpy(&item, span.base + sizeof(PickleHead) + i * sizeof(Item), sizeof(Item))
         if item.tag == ITEM_REF:
             items.append(ref_at(refs, item.number))
+        elif item.tag == ITEM_PART:
+            items.append(_config.read_part(ref_at(refs, item.number)))
         elif item.tag == ITEM_ARRAY:
             items.append(decode_array(span, item.offset, pin, dtypes))
         elif item.tag == ITEM_BUFFER:

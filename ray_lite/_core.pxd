@@ -104,7 +104,12 @@ cdef extern from "rl_fault.h" nogil:
     void rl_fault_switch_repair(int on)
 
 cdef extern from "rl_fingerprint.h" nogil:
+    ctypedef struct rl_piece:
+        size_t offset
+        size_t nbytes
+        const void *bytes
     uint64_t rl_fingerprint(uint32_t kind, const void *bytes, size_t nbytes)
+    uint64_t rl_fingerprint_pieces(uint32_t kind, const rl_piece *pieces, size_t n, size_t nbytes)
 
 cdef extern from "rl_wait.h" nogil:
     int64_t RL_NO_WAIT
@@ -128,6 +133,9 @@ cdef extern from "rl_arena.h" nogil:
     int rl_arena_measure(rl_session *s, rl_arena_usage *out)
 
 cdef extern from "rl_object.h" nogil:
+    enum:
+        RL_IN_PLACE
+        RL_PART
     ctypedef struct rl_value:
         uint32_t kind
         uint32_t block
@@ -136,7 +144,7 @@ cdef extern from "rl_object.h" nogil:
         const rl_handle *refs
         uint32_t nrefs
         uint64_t fingerprint
-        uint32_t in_place
+        uint32_t counts_as
         rl_handle *kept
     ctypedef struct rl_payload:
         uint32_t kind
@@ -301,7 +309,8 @@ cdef class Session:
 
     cdef uint32_t fill(self, size_t nbytes) except *
     cdef Stored store_in_place(self, Owned owned, uint32_t others)
-    cdef Stored store_around(self, Owned owned, Encoded encoded)
+    cdef Stored store_in_parts(self, Owned owned, Encoded encoded)
+    cdef Stored owned_part(self, PyObject *array)
     cdef Stored store_frozen(self, object value)
     cdef Stored sealed_at(self, void *memory, uint32_t block, object array)
     cdef ObjectRef adopt(self, rl_handle h)

@@ -21,17 +21,19 @@ from cpython.ref cimport Py_INCREF
 
 from ray_lite._codec cimport (
     HEAD_ROOM,
+    HELD_BY_ENCODED,
     KIND_ARRAY,
     KIND_BYTES,
     Encoded,
     ErrorPayload,
+    PlacedSpan,
     Word,
     as_word,
     decode_at,
     decode_call_at,
     freeze,
     has_pickled,
-    is_plain_around,
+    is_plain_around_arrays,
     sole_memory,
     viewed_memory,
     encode,
@@ -457,7 +459,7 @@ cdef class Session:
         if stored is not None:
             return stored
         encoded = encode(owned.value)
-        stored = self.store_around(owned, encoded)
+        stored = self.store_in_parts(owned, encoded)
         return self.store(encoded) if stored is None else stored
 
     def steps(self, dead_yields not None):
@@ -498,27 +500,45 @@ cdef class Session:
             owned.value = None
         return stored
 
-    cdef Stored store_around(self, Owned owned, Encoded encoded):
-        """Store a container around the one large array in it, where that is; None as above.
+    cdef Stored store_in_parts(self, Owned owned, Encoded encoded):
+        """Store a container whose large arrays become objects of their own, where they are.
+
+        None: for one of them, that cannot be; then none of them has become one.
 
         Args:
-            owned: The container; given up if none but plain values are in it.
+            owned: The container; given up if none but plain values and arrays are in it.
             encoded: It.
         """
-        cdef PyObject *array = encoded.large_array()
-        if self.private is None or array == NULL:
-            return None
-        cdef void *memory = sole_memory(<object>array)
-        if memory == NULL or not is_plain_around(owned.value, <object>array):
+        cdef Py_ssize_t count = encoded.count_large()
+        if self.private is None or count == 0 or not is_plain_around_arrays(owned.value):
             return None
         owned.value = None
-        if array.ob_refcnt != 1:
+        cdef list parts = []
+        cdef Py_ssize_t i
+        for i in range(count):
+            part = self.owned_part(encoded.large_array(i))
+            if part is None:
+                return None
+            parts.append(part)
+        cdef uint64_t fingerprint = fingerprint_of(encoded)
+        cdef Stored stored = self.store(
+            encoded.in_parts([self.put_stored(part) for part in parts]))
+        stored.value.fingerprint = fingerprint
+        stored.value.counts_as = RL_IN_PLACE
+        return stored
+
+    cdef Stored owned_part(self, PyObject *array):
+        """A large array that nothing but an Encoded holds, stored where it is; None: it is not."""
+        cdef void *memory = sole_memory(<object>array)
+        if memory == NULL or array.ob_refcnt != HELD_BY_ENCODED:
             return None
         cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
         if block == RL_NIL:
             return None
-        owner = encoded.take_large_array(<char *>memory - HEAD_ROOM)
-        return stored_in_place(self, encoded.kind, memory, block, encoded.nbytes, owner)
+        cdef Stored part = self.sealed_at(memory, block, <object>array)
+        if part is not None:
+            part.value.counts_as = RL_PART
+        return part
 
     cdef Stored store_frozen(self, object value):
         """Store an array that was asked for in the store where it is, and make it read-only.
@@ -1600,6 +1620,11 @@ cdef bint describe_small(object value, rl_value *out, char *room) except -1:
     return True
 
 
+def read_part(ObjectRef ref not None):
+    """Return the value of a sealed object that is part of one that its session reads."""
+    return ref.session.read_at(ref.h)
+
+
 cpdef int flush_output() except -1:
     """What a task printed goes out before its value: the session may end once that is there."""
     sys.stdout.flush()
@@ -1654,12 +1679,34 @@ cdef class Stored:
         return self.value.nbytes
 
     def fingerprint(self):
-        """Compute and keep the fingerprint by which a second attempt is compared."""
+        """Compute and keep the fingerprint by which a second attempt is compared.
+
+        That of a value in parts is known already: it is the same as if it had been copied.
+        """
+        if self.value.fingerprint != 0:
+            return self.value.fingerprint
         cdef const void *p = self.value.bytes
         if self.value.block != RL_NIL:
             p = rl_arena_bytes(&self.session.s, self.value.block)
         self.value.fingerprint = rl_fingerprint(self.value.kind, p, self.value.nbytes)
         return self.value.fingerprint
+
+
+cdef uint64_t fingerprint_of(Encoded encoded) except 0:
+    """The fingerprint of a value that is_plain_around_arrays() is true of, before it is written."""
+    cdef Py_ssize_t count = encoded.count_spans()
+    cdef Py_ssize_t i
+    cdef PlacedSpan span
+    cdef rl_piece *pieces = <rl_piece *>malloc(count * sizeof(rl_piece))
+    if pieces == NULL:
+        raise MemoryError()
+    try:
+        for i in range(count):
+            span = encoded.span(i)
+            pieces[i] = rl_piece(span.offset, span.nbytes, span.bytes)
+        return rl_fingerprint_pieces(encoded.kind, pieces, count, encoded.nbytes)
+    finally:
+        free(pieces)
 
 
 cdef Stored stored_in_place(
@@ -1673,7 +1720,7 @@ cdef Stored stored_in_place(
     stored.value.kind = kind
     stored.value.block = block
     stored.value.nbytes = nbytes
-    stored.value.in_place = 1
+    stored.value.counts_as = RL_IN_PLACE
     stored.value.kept = &stored.kept
     return stored
 

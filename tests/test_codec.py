@@ -61,7 +61,7 @@ class Dynamic(list[Ref]):
 @pytest.fixture(autouse=True)
 def fake_refs() -> Iterator[None]:
     """Let the codec take Ref for the class of refs."""
-    before = codec.configure(Ref, Dynamic, None)
+    before = codec.configure(Ref, Dynamic, None, None)
     yield
     codec.configure(*before)
 

@@ -74,10 +74,29 @@ static void test_fingerprint_of_a_large_value_sees_its_two_ends(void)
     CHECK(rl_fingerprint(1, bytes, LARGE) != before);
 }
 
+static void test_fingerprint_of_pieces_is_that_of_the_whole(void)
+{
+    static const size_t lengths[] = {0, 1, 63, 64, 65, 4096, 4097, WHOLE, LARGE - 1, LARGE};
+    fill();
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        size_t n = lengths[i];
+        size_t from = n / 3, to = n - n / 5; /* zeros in between */
+        memset(bytes + from, 0, to - from);
+        rl_piece pieces[] = {
+            {0, from / 2, bytes},
+            {from / 2, from - from / 2, bytes + from / 2},
+            {to, n - to, bytes + to},
+        };
+        CHECK_EQ(rl_fingerprint_pieces(7, pieces, 3, n), rl_fingerprint(7, bytes, n));
+        fill();
+    }
+}
+
 int main(void)
 {
     RUN(test_fingerprint_of_equal_bytes_is_equal_and_never_0);
     RUN(test_fingerprint_differs_for_another_kind_or_length);
+    RUN(test_fingerprint_of_pieces_is_that_of_the_whole);
     RUN(test_fingerprint_of_up_to_64_lines_sees_every_byte);
     RUN(test_fingerprint_differs_when_words_or_lines_change_places);
     RUN(test_fingerprint_of_a_large_value_sees_its_two_ends);

@@ -50,7 +50,7 @@ static rl_value value_at(const void *memory, uint64_t nbytes, rl_handle *kept)
     return (rl_value){.kind = 8,
                       .block = rl_private_block(&table, memory, 0),
                       .nbytes = RL_HEAD_ROOM + nbytes,
-                      .in_place = 1,
+                      .counts_as = RL_IN_PLACE,
                       .kept = kept};
 }
 
