@@ -66,7 +66,8 @@ static void gather(const rl_piece *pieces, size_t n, size_t offset, size_t nbyte
         size_t end = p->offset + p->nbytes;
         if (end > offset + nbytes) end = offset + nbytes;
         if (begin >= end) continue;
-        memcpy(dest + (begin - offset), (const uint8_t *)p->bytes + (begin - p->offset), end - begin);
+        memcpy(dest + (begin - offset), (const uint8_t *)p->bytes + (begin - p->offset),
+               end - begin);
     }
 }
 

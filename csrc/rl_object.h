@@ -53,8 +53,8 @@ typedef struct rl_value {
     uint32_t nrefs;
     uint64_t fingerprint;
     uint32_t counts_as; /* RL_COPIED etc. */
-    rl_handle *kept;   /* where to put the new object's handle, which this process then holds once
-                          more; NULL: it does not. Not for what rl_task.h returns */
+    rl_handle *kept;    /* where to put the new object's handle, which this process then holds once
+                           more; NULL: it does not. Not for what rl_task.h returns */
 } rl_value;
 
 /* A sealed value, as its reader sees it. */

@@ -59,6 +59,4 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_codec.configure(
-    _core.ObjectRef, DynamicObjectRefGenerator, ObjectRefGenerator, _core.read_part
-)
+_codec.configure(_core.ObjectRef, DynamicObjectRefGenerator, ObjectRefGenerator, _core.read_part)

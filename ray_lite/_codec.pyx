@@ -957,10 +957,14 @@ cdef _Pickling arrays_alone(object value, _Numbering numbering):
     return arrays if len(ids) == len(<tuple>value) else None
 
 
+# numpy's numbers, dates and texts; their subclasses are the user's.
+cdef frozenset _SCALARS = frozenset(numpy.sctypeDict.values()) - {numpy.object_, numpy.void}
+
+
 cdef bint is_plain(object value, int *budget, bint arrays=False) except? True:
     """Tell whether `value` is small and made of nothing that a stream could leave out.
 
-    But for plain arrays, if `arrays` says so.
+    But for plain arrays and their elements, if `arrays` says so.
     """
     cdef object kind = type(value)
     budget[0] -= 1
@@ -981,7 +985,9 @@ cdef bint is_plain(object value, int *budget, bint arrays=False) except? True:
             if not is_plain(key, budget) or not is_plain(item, budget, arrays):
                 return False
         return True
-    return arrays and kind is cnp.ndarray and is_plain_array(value)
+    if not arrays:
+        return False
+    return is_plain_array(value) if kind is cnp.ndarray else kind in _SCALARS
 
 
 cdef bint is_plain_array(cnp.ndarray array):

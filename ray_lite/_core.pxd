@@ -310,7 +310,7 @@ cdef class Session:
     cdef uint32_t fill(self, size_t nbytes) except *
     cdef Stored store_in_place(self, Owned owned, uint32_t others)
     cdef Stored store_in_parts(self, Owned owned, Encoded encoded)
-    cdef Stored owned_part(self, PyObject *array)
+    cdef Stored owned_part(self, PyObject *array, Owned owned)
     cdef Stored store_frozen(self, object value)
     cdef Stored sealed_at(self, void *memory, uint32_t block, object array)
     cdef ObjectRef adopt(self, rl_handle h)
@@ -356,16 +356,22 @@ cdef class PrivateMemory:
 
 cdef class Owned:
     cdef object value
+    cdef Steps steps           # that have yielded it, or None
+    cdef object items          # the generator
+
+    cdef int count_dead_names(self, PyObject *part) except -1
 
 
 cdef class Steps:
     cdef Session session
-    cdef object dead_yields
+    cdef object dead_names
     cdef object code           # what was asked for last
-    cdef frozenset dead        # the answer
+    cdef object dead           # the answer
+    cdef object plain          # of it
 
     cpdef Stored seal(self, object items, Owned value)
-    cdef int names_that_die(self, object items) except -1
+    cdef object unwatched_frame(self, object items)
+    cdef int count_dead_names(self, object items, PyObject *part) except -1
 
 
 cdef class Call:

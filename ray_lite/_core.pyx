@@ -462,10 +462,10 @@ cdef class Session:
         stored = self.store_in_parts(owned, encoded)
         return self.store(encoded) if stored is None else stored
 
-    def steps(self, dead_yields not None):
+    def steps(self, dead_names not None):
         """Return what takes the values of a generator; see Steps."""
         cdef Steps steps = Steps.__new__(Steps)
-        steps.session, steps.dead_yields = self, dead_yields
+        steps.session, steps.dead_names = self, dead_names
         return steps
 
     def store_value(self, value, bint held_once):
@@ -516,7 +516,7 @@ cdef class Session:
         cdef list parts = []
         cdef Py_ssize_t i
         for i in range(count):
-            part = self.owned_part(encoded.large_array(i))
+            part = self.owned_part(encoded.large_array(i), owned)
             if part is None:
                 return None
             parts.append(part)
@@ -527,10 +527,18 @@ cdef class Session:
         stored.value.counts_as = RL_IN_PLACE
         return stored
 
-    cdef Stored owned_part(self, PyObject *array):
-        """A large array that nothing but an Encoded holds, stored where it is; None: it is not."""
+    cdef Stored owned_part(self, PyObject *array, Owned owned):
+        """A large array that nothing but an Encoded holds, stored where it is; None: it is not.
+
+        Args:
+            array: It.
+            owned: What it was part of; names known never to be used again may hold it, too.
+        """
         cdef void *memory = sole_memory(<object>array)
-        if memory == NULL or array.ob_refcnt != HELD_BY_ENCODED:
+        if memory == NULL:
+            return None
+        cdef Py_ssize_t others = array.ob_refcnt - HELD_BY_ENCODED
+        if others != 0 and others != owned.count_dead_names(array):
             return None
         cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
         if block == RL_NIL:
@@ -538,6 +546,8 @@ cdef class Session:
         cdef Stored part = self.sealed_at(memory, block, <object>array)
         if part is not None:
             part.value.counts_as = RL_PART
+            if others:
+                freeze(<object>array)
         return part
 
     cdef Stored store_frozen(self, object value):
@@ -1519,6 +1529,10 @@ cdef class Owned:
         """The value."""
         return self.value
 
+    cdef int count_dead_names(self, PyObject *part) except -1:
+        """How many names that are never read again hold what was part of the value."""
+        return 0 if self.steps is None else self.steps.count_dead_names(self.items, part)
+
 
 cdef object suspended_frame(object items):
     """The frame that has yielded what `items` yielded last; None if no generator's frame did.
@@ -1542,7 +1556,7 @@ cdef class Steps:
     time then is how much code and data it meets on the way.
 
     Args of Session.steps:
-        dead_yields: As liveness.dead_yields; asked when the code object is another than before.
+        dead_names: As liveness.dead_names; asked when the code object is another than before.
     """
 
     def next(self, items not None):
@@ -1553,21 +1567,45 @@ cdef class Steps:
 
     cpdef Stored seal(self, object items, Owned value):
         """Store where it is what `items` has yielded; None: it has to be copied."""
-        if self.session.private is None or sole_memory(value.value) == NULL:
+        if self.session.private is None:
             return None
-        return self.session.store_in_place(value, self.names_that_die(items))
+        if sole_memory(value.value) == NULL:
+            value.steps, value.items = self, items
+            return None
+        frame = self.unwatched_frame(items)
+        return self.session.store_in_place(value, frame is not None and frame.f_lasti in self.plain)
 
-    cdef int names_that_die(self, object items) except -1:
-        """How many names of the generator that yielded a value are never read again."""
+    cdef object unwatched_frame(self, object items):
+        """The frame that has yielded a value; None: somebody else may look into it, or it has none.
+
+        What dies in it is known then.
+        """
         if gettrace() is not None or getprofile() is not None:
-            return 0
+            return None
         frame = suspended_frame(items)
         if frame is None or (<PyObject *>frame).ob_refcnt > UNSHARED:
-            return 0
+            return None
         code = frame.f_code
         if code is not self.code:
-            self.code, self.dead = code, self.dead_yields(code)
-        return frame.f_lasti in self.dead
+            self.code, self.dead = code, self.dead_names(code)
+            self.plain = self.dead.plain
+        return frame
+
+    cdef int count_dead_names(self, object items, PyObject *part) except -1:
+        frame = self.unwatched_frame(items)
+        if frame is None:
+            return 0
+        names = frame.f_locals
+        cdef bint is_copy = type(names) is dict  # before 3.13; the frame's own
+        if is_copy and (<PyObject *>names).ob_refcnt > UNSHARED:
+            return 0
+        cdef int count = 0
+        for name in self.dead.names.get(frame.f_lasti, ()):
+            value = names.get(name)
+            count += <PyObject *>value == part
+        if is_copy:
+            names.clear()  # it has held the values, too
+        return count
 
 
 @cython.final

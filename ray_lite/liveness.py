@@ -1,9 +1,9 @@
-"""Is this name dead at this yield? Answered from a generator's code object, before it runs.
+"""Which names are dead at this yield? Answered from a generator's code object, before it runs.
 
-Where the name that a generator has yielded is dead, no code of that generator can reach the value
-by it any more. This file owns that question and nothing else: who else holds the value, and
-whether the frame is being traced, is for the caller to ask. It must not know what values are, nor
-where a yielded one goes.
+By a name that is dead where a generator has yielded, no code of that generator can reach a value
+any more. This file owns that question and nothing else: who else holds a value, and whether the
+frame is being traced, is for the caller to ask. It must not know what values are, nor where a
+yielded one goes.
 
 "Dead" is proven, everything else is alive: on every way on from the yield (resumed, thrown into,
 closed) the name is bound anew, deleted, or gone with its frame before an instruction reads it.
@@ -90,8 +90,23 @@ _WAYS_INTO_FRAMES: Final = frozenset(
 )
 
 
-def dead_yields(code: CodeType) -> frozenset[int]:
-    """Find the statements ``yield name`` after which that name is dead.
+@dataclass(slots=True, frozen=True)
+class DeadNames:
+    """What is dead at the yields of one code object.
+
+    A yield is known by what ``gi_frame.f_lasti`` (``ag_frame.f_lasti``) is while the generator is
+    suspended at it. Only yields that are statements are there: within a larger expression, as in
+    ``f(x, (yield x))``, the stack may hold a value, too, and from 3.14 on without counting it.
+    """
+
+    plain: frozenset[int]
+    """The statements ``yield name`` at which that name is dead."""
+    names: dict[int, tuple[str, ...]]
+    """All names that are dead at a statement ``yield ...``."""
+
+
+def dead_names(code: CodeType) -> DeadNames:
+    """Find what is dead at each yield.
 
     The search costs about as much as disassembling `code`: make it once for each code object.
 
@@ -99,26 +114,29 @@ def dead_yields(code: CodeType) -> frozenset[int]:
         code: Of a generator or of an asynchronous generator; others have no such yields.
 
     Returns:
-        What ``gi_frame.f_lasti`` (``ag_frame.f_lasti``) is while the generator is suspended at one
-        of these yields. Empty where `code` could reach its locals in ways that cannot be seen.
+        It; empty where `code` could reach its locals in ways that cannot be seen.
     """
     if sys.version_info[:2] not in _KNOWN_VERSIONS or _reaches_frames(code):
-        return frozenset()
+        return DeadNames(frozenset(), {})
     bytecode = dis.Bytecode(code)
     instructions = list(bytecode)
     if any(map(_is_unknown, instructions)):
-        return frozenset()
+        return DeadNames(frozenset(), {})
     handlers = {
         offset: entry.target
         for entry in bytecode.exception_entries  # type: ignore[attr-defined]
         for offset in range(entry.start, entry.end)
     }
-    steps = _steps(instructions, handlers)
-    return frozenset(
-        offset + _LAG
-        for offset, name in _plain_yields(instructions)
-        if _is_dead(name, offset, steps)
-    )
+    live = _live_names(_steps(instructions, handlers))
+    # What is in a cell is other functions' to read.
+    names = set(code.co_varnames).difference(code.co_cellvars)
+    plain: set[int] = set()
+    dead: dict[int, tuple[str, ...]] = {}
+    for offset, name in _statements(instructions):
+        dead[offset + _LAG] = tuple(sorted(names - live[offset]))
+        if name is not None and name not in live[offset]:
+            plain.add(offset + _LAG)
+    return DeadNames(frozenset(plain), dead)
 
 
 @dataclass(slots=True, frozen=True)
@@ -130,44 +148,44 @@ class _Step:
     handler: tuple[int, ...]  # if it raises
 
 
-def _is_dead(name: str, suspended_at: int, steps: dict[int, _Step]) -> bool:
-    """Return whether no way on from the yield at that offset reads the name."""
-    # The yield itself touches nothing, and an exception thrown into the generator is raised at it.
-    pending = [suspended_at]
-    seen: set[int] = set()
-    while pending:
-        offset = pending.pop()
-        if offset in seen:
-            continue
-        seen.add(offset)
-        step = steps[offset]
-        touch = step.touches.get(name)
-        if touch == "r":
-            return False
-        # Raised, it may not have written yet.
-        pending += step.handler
-        if touch is None:
-            pending += step.onward
-    return True
+def _live_names(steps: dict[int, _Step]) -> dict[int, frozenset[str]]:
+    """Return for each offset the names that some way on from before it reads.
+
+    For a yield, that is what is alive while it is suspended: it touches nothing itself, and an
+    exception thrown into the generator is raised at it.
+    """
+    live: dict[int, frozenset[str]] = dict.fromkeys(steps, frozenset())
+    changed = True
+    while changed:
+        changed = False
+        for offset, step in reversed(steps.items()):
+            names = {name for onward in step.onward for name in live[onward]}
+            names.difference_update(step.touches)
+            names.update(name for name, touch in step.touches.items() if touch == "r")
+            # Raised, it may not have written yet.
+            names.update(name for handler in step.handler for name in live[handler])
+            if names != live[offset]:
+                live[offset] = frozenset(names)
+                changed = True
+    return live
 
 
-def _plain_yields(instructions: list[dis.Instruction]) -> Iterator[tuple[int, str]]:
-    """Yield offset and name of each statement ``yield name`` of a fast local.
+def _statements(instructions: list[dis.Instruction]) -> Iterator[tuple[int, str | None]]:
+    """Yield the offset of each statement ``yield ...``; and of ``yield name`` the fast local.
 
-    The result of the yield has to be dropped at once: within a larger expression, as in
-    ``f(x, (yield x))``, the stack may hold the value too, and from 3.14 on without counting it.
+    A statement drops the result of the yield at once.
     """
     for index, instruction in enumerate(instructions):
-        if instruction.opname != "YIELD_VALUE":
+        after = [later.opname for later in instructions[index + 1 : index + 3]]
+        if instruction.opname != "YIELD_VALUE" or after != ["RESUME", "POP_TOP"]:
             continue
         start = index - 1
         if _wraps_for_async(instructions[start]):
             start -= 1
         # Whoever jumps in behind the load, as `yield x or y` does, yields something else.
         entered = any(later.is_jump_target for later in instructions[start + 1 : index + 1])
-        after = [later.opname for later in instructions[index + 1 : index + 3]]
-        if instructions[start].opname in _LOADS and not entered and after == ["RESUME", "POP_TOP"]:
-            yield instruction.offset, _names(instructions[start])[-1]
+        is_plain = instructions[start].opname in _LOADS and not entered
+        yield instruction.offset, _names(instructions[start])[-1] if is_plain else None
 
 
 def _wraps_for_async(instruction: dis.Instruction) -> bool:

@@ -47,7 +47,7 @@ from ray_lite.exceptions import (
     error_text,
     make_task_error,
 )
-from ray_lite.liveness import dead_yields
+from ray_lite.liveness import dead_names
 
 Passing: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 """What user code may raise that is no outcome of its task."""
@@ -79,7 +79,7 @@ class Returns:
     ) -> None:
         """Keep them; nothing is stored before `deliver` or `fail`."""
         self._core = core
-        self._steps = core.steps(_dead_yields)
+        self._steps = core.steps(_dead_names)
         self._job = job
         self._name = name
         self._retry = Exception if retry is True else retry or ()
@@ -557,7 +557,7 @@ class Returns:
         return self._envelope(error)
 
 
-_dead_yields: Final = functools.lru_cache(maxsize=1024)(dead_yields)
+_dead_names: Final = functools.lru_cache(maxsize=1024)(dead_names)
 
 #: How a list and a tuple are iterated over, and what is derived from them and iterated over alike.
 _PLAIN_ITERATION: Final = (list.__iter__, tuple.__iter__)

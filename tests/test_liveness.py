@@ -1,6 +1,7 @@
 """Dead names at yields: a table of verdicts, one control a rule, and programs made at random."""
 
 import sys
+import textwrap
 from collections.abc import (
     AsyncGenerator,
     Container,
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_lite import liveness
-from ray_lite.liveness import dead_yields
+from ray_lite.liveness import dead_names
 
 AnyGenerator: TypeAlias = Generator[Any, Any, Any] | AsyncGenerator[Any, Any]
 
@@ -543,6 +544,10 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
             yield from codes_in(constant)
 
 
+def dead_yields(code: CodeType) -> frozenset[int]:
+    return dead_names(code).plain
+
+
 def lines_of_dead_yields(code: CodeType) -> set[int | None]:
     dead = dead_yields(code)
     return {line for start, end, line in code.co_lines() if dead.intersection(range(start, end))}
@@ -587,6 +592,39 @@ def test_value_of_f_lasti_at_each_dead_yield_of_an_asynchronous_generator_is_too
             generator.asend(None).send(None)
         seen.append(generator.ag_frame.f_lasti)
     assert dead_yields(generator.ag_code) == {seen[1]}
+
+
+NAMES_AT_YIELDS = """
+    def g(a, b):
+        x, y, z = make(), make(), make()
+        yield x, y                      # y
+        yield [a, z]                    # a y
+        for x in z:
+            y = use(x)
+            yield {"x": x, "y": y + 1}  # a y
+        try:
+            y = make()
+            b = use(y)
+            yield use(y)                # a y
+            y = use(z)
+        finally:
+            use(b)
+        use(x, (yield y), z)            # not dropped at once
+        held = make()
+        yield held, lambda: held        # a b x y z
+    """
+
+
+def test_names_that_are_dead_at_each_statement_are_told() -> None:
+    source = textwrap.dedent(NAMES_AT_YIELDS).strip()
+    code = compiled(source)
+    for number, line in enumerate(source.splitlines(), 1):
+        if "yield" not in line:
+            continue
+        offsets = {i for start, end, n in code.co_lines() if n == number for i in range(start, end)}
+        told = [names for at, names in dead_names(code).names.items() if at in offsets]
+        expected = line.split("# ")[1]
+        assert told == ([] if "not" in expected else [tuple(expected.split())]), line
 
 
 def test_code_that_is_no_generator_has_no_dead_yields() -> None:

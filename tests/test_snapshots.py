@@ -9,6 +9,8 @@ at the end. RAY_LITE_PROGRAMS says how many programs are made (300 here; more fo
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
+from copy import deepcopy
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,20 @@ YIELDS = (
     "x = make().reshape(2, -1); yield x",
     "x = make(); at = x.ctypes.data; yield x; by_address(at)",
     "x = make(); at = x[1:].ctypes.data; yield x; by_address(at)",
+    "yield x, y",
+    "x = make(); y = make(); yield x, y",
+    "x = make(); y = make(); yield {'x': x, 'y': [y, 1]}; x.fill(next(number))",
+    "yield x, next(number), make()",
+    "yield [make() for _ in range(3)]",
+    "yield x, hidden",
+    "yield (x, x[:4])",
+    "yield [x, x]",
+    "pair = x, make(); yield pair",
+    "box = [make(), make()]; yield box; box[-1].fill(next(number))",
+    "yield box.copy(), [x]",
+    "yield x, x.reshape(2, -1)",
+    "x = make(); y = make(3); yield [x, y]; y.fill(next(number))",
+    "yield from [(x, make()), (make(), y)]",
 )
 COMPOUNDS = (
     ("for _ in range(2):",),
@@ -149,10 +165,21 @@ def snapshots(source: str) -> tuple[list[Any], str]:
     values = []
     try:
         for value in generator_of(source):
-            values.append(np.array(value))
+            values.append(deepcopy(value))
     except Exception as error:
         return values, type(error).__name__
     return values, ""
+
+
+def is_same(value: Any, right: Any) -> bool:
+    """Whether two values are made of equal arrays and numbers in the same way."""
+    if type(value) is not type(right):
+        return False
+    if isinstance(value, dict):
+        return list(value) == list(right) and is_same([*value.values()], [*right.values()])
+    if isinstance(value, (list, tuple)):
+        return len(value) == len(right) and all(map(is_same, value, right))
+    return np.array_equal(value, right)
 
 
 def consume(refs: Any) -> tuple[list[Any], list[Any], str]:
@@ -165,7 +192,7 @@ def consume(refs: Any) -> tuple[list[Any], list[Any], str]:
         except Exception as error:
             return values, copies, type(error.cause).__name__  # type: ignore[attr-defined]
         values.append(value)
-        copies.append(np.array(value))
+        copies.append(deepcopy(value))
     return values, copies, ""
 
 
@@ -214,8 +241,8 @@ def check(start: Start, seed: int) -> int:
     message = f"program {seed}:\n{source}"
     assert (len(values), raised) == (len(expected), failure), message
     for value, copy, right in zip(values, copies, expected, strict=True):
-        assert np.array_equal(copy, right), message
-        assert np.array_equal(value, right), message
+        assert is_same(copy, right), message
+        assert is_same(value, right), message
     return len(values)
 
 
@@ -235,11 +262,21 @@ def test_consumer_of_any_program_has_snapshots(
 
 
 @pytest.mark.session(num_cpus=1)
-def test_programs_notice_when_every_name_is_taken_for_dead(session: Connection) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_programs_notice_when_every_name_is_taken_for_dead(
+    session: Connection, alone: bool
+) -> None:
     def lie() -> None:
         from ray_lite import returns
+        from ray_lite.liveness import DeadNames
 
-        returns._dead_yields = lambda code: frozenset(range(len(code.co_code)))  # type: ignore
+        def all_dead(code: CodeType) -> DeadNames:
+            offsets = range(len(code.co_code))
+            if alone:
+                return DeadNames(frozenset(offsets), {})
+            return DeadNames(frozenset(), dict.fromkeys(offsets, code.co_varnames))
+
+        returns._dead_names = all_dead  # type: ignore[assignment]
 
     ray.get(ray.remote(lie).remote())
     start = streaming()
@@ -259,7 +296,7 @@ def put_each(source: str) -> Iterator[tuple[Any, Any]]:
             value = next(program)
         except Exception:  # its end, too
             return
-        copy = np.array(value)
+        copy = deepcopy(value)
         yield ray.put(value), copy
 
 
@@ -270,7 +307,7 @@ def test_what_any_program_puts_is_a_snapshot(session: Connection) -> None:
     for seed in range(PROGRAMS // 5):
         source = source_of(seed)
         for ref, copy in list(put_each(source)):
-            assert np.array_equal(ray.get(ref), copy), f"program {seed}:\n{source}"
+            assert is_same(ray.get(ref), copy), f"program {seed}:\n{source}"
     after = ray.memory_summary()
     assert after["sealed_in_place"] > before["sealed_in_place"]
     assert after["copied"] > before["copied"]

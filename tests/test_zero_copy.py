@@ -118,6 +118,7 @@ CONTAINERS = [
     lambda array: [array, "x" * 200],
     lambda array: (array, np.ones(3), np.arange(4).reshape(2, 2)),
     lambda array: (array, array + 1),
+    lambda array: (array, array.mean(), [np.str_("n"), np.int8(3)]),
     lambda array: {"x": array, "y": [array * 2, -1], "z": (array,)},
     lambda array: [array + i for i in range(5)],
 ]
@@ -157,13 +158,14 @@ def test_arrays_of_a_container_outlive_it_one_by_one(zero_copies: Any) -> None:
     ref = make.remote()
     arrays = ray.get(ref)
     assert zero_copies()[0] == 1
-    kept = arrays[2]
-    assert in_use() >= before + 4 * kept.nbytes
+    nbytes = arrays[0].nbytes
+    assert in_use() >= before + 4 * nbytes
+    last = arrays.pop()
     del ref, arrays
     gc.collect()
-    assert eventually(lambda: before < in_use() < before + 2 * kept.nbytes)
-    assert (kept == 2).all()
-    del kept
+    assert eventually(lambda: before + nbytes <= in_use() < before + 2 * nbytes)
+    assert (last == 3).all()
+    del last
     assert eventually(lambda: in_use() <= before + 64 * 1024)
 
 
@@ -184,6 +186,56 @@ def test_containers_that_a_generator_yields_are_not_copied(
         assert array.flags.f_contiguous
         assert not array.flags.writeable
         assert (array == i).all()
+    assert zero_copies()[0] == 3
+
+
+def yields_two_names():
+    for i in range(3):
+        x = np.full(SIZE, i)
+        y = np.full(SIZE, -i)
+        yield x, y
+
+
+def yields_names_in_a_dict():
+    for i in range(3):
+        x = np.full(SIZE, i)
+        y = x * 2
+        yield {"x": x, "rest": [y, i], "mean": y.mean()}
+
+
+def yields_one_array_under_two_names():
+    for i in range(3):
+        x = np.full(SIZE, i)
+        y = x
+        yield [x, y]
+
+
+def yields_what_a_loop_names():
+    for x in (np.full(SIZE, i) for i in range(3)):
+        yield x, np.arange(SIZE)
+
+
+def delegates_to_one_that_yields_two_names():
+    yield from yields_two_names()
+
+
+@pytest.mark.parametrize("num_returns", [3, "dynamic", "streaming"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        yields_two_names,
+        yields_names_in_a_dict,
+        yields_one_array_under_two_names,
+        yields_what_a_loop_names,
+        delegates_to_one_that_yields_two_names,
+    ],
+)
+def test_containers_of_what_has_dead_names_are_not_copied(
+    zero_copies: Any, function: Any, num_returns: Any
+) -> None:
+    made = ray.remote(num_returns=num_returns)(function).remote()
+    refs = list(ray.get(made) if num_returns == "dynamic" else made)
+    assert [repr(ray.get(ref)) for ref in refs] == [repr(value) for value in function()]
     assert zero_copies()[0] == 3
 
 
@@ -585,6 +637,44 @@ def yields_a_container_of_what_has_a_view():
     view[:] = -1
 
 
+def yields_two_and_keeps_one():
+    x, y = np.ones(SIZE), np.ones(SIZE)
+    yield x, y
+    y[:] = -1
+
+
+def yields_two_and_keeps_both_elsewhere():
+    x, y = np.ones(SIZE), np.ones(SIZE)
+    kept = [x, y]
+    yield x, y
+    for array in kept:
+        array[:] = -1
+
+
+def yields_a_name_that_a_closure_has():
+    x, y = np.ones(SIZE), np.ones(SIZE)
+
+    def change():
+        x[:] = -1
+
+    yield x, y
+    change()
+
+
+def yields_within_an_expression():
+    x, y = np.ones(SIZE), np.ones(SIZE)
+    x, _ = x, (yield x, y)
+    x[:] = -1
+
+
+def yields_a_container_that_a_dead_name_has():
+    x, y = np.ones(SIZE), np.ones(SIZE)
+    pair = [x, y]
+    same = pair
+    yield pair
+    same[0][:] = -1
+
+
 def delegates_to_one_that_keeps():
     yield from keeps_alias_inner()
 
@@ -783,6 +873,11 @@ def test_sequence_with_an_item_that_cannot_be_stored_keeps_no_memory(
         yields_a_container_of_what_it_keeps,
         yields_an_inner_container_that_it_keeps,
         yields_a_container_of_what_has_a_view,
+        yields_two_and_keeps_one,
+        yields_two_and_keeps_both_elsewhere,
+        yields_a_name_that_a_closure_has,
+        yields_within_an_expression,
+        yields_a_container_that_a_dead_name_has,
     ],
 )
 def test_container_is_a_snapshot_whatever_its_producer_does_next(

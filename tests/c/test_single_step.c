@@ -96,7 +96,7 @@ static void seal_in_place(scene *sc)
                   .nbytes = RL_HEAD_ROOM + 1000,
                   .refs = refs,
                   .nrefs = 2,
-                  .in_place = 1,
+                  .counts_as = RL_IN_PLACE,
                   .kept = &kept};
     CHECK_EQ(rl_object_put(&sc->child, &v, &sc->mine), 0);
     rl_private_sealed(&sc->table, memory, kept);
