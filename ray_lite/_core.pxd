@@ -310,7 +310,7 @@ cdef class Session:
     cdef uint32_t fill(self, size_t nbytes) except *
     cdef Stored store_in_place(self, Owned owned, uint32_t others)
     cdef Stored store_in_parts(self, Owned owned, Encoded encoded)
-    cdef Stored owned_part(self, PyObject *array, Owned owned)
+    cdef Stored owned_part(self, PyObject *array, Owned owned, object container)
     cdef Stored store_frozen(self, object value)
     cdef Stored sealed_at(self, void *memory, uint32_t block, object array)
     cdef ObjectRef adopt(self, rl_handle h)
@@ -359,6 +359,7 @@ cdef class Owned:
     cdef Steps steps           # that have yielded it, or None
     cdef object items          # the generator
 
+    cdef object give_up(self)
     cdef int count_dead_names(self, PyObject *part) except -1
 
 

@@ -62,6 +62,8 @@ cdef extern from "signal.h":
 
 cdef enum:
     FEW_REFS = 8  # in a task's arguments; more need memory
+    TOO_OFTEN = 1 << 30  # for a reference count
+    HELD_AND_MET = 2  # references to what one container holds and a loop over that has met
     UNSHARED = 2  # references to a suspended frame that nobody has got hold of: its own, a variable
     HOLDERS = 1   # of an array that is stored where it is although somebody holds it
     LOOK_AHEAD = 12  # objects: what one of them takes to come from memory
@@ -512,11 +514,11 @@ cdef class Session:
         cdef Py_ssize_t count = encoded.count_large()
         if self.private is None or count == 0 or not is_plain_around_arrays(owned.value):
             return None
-        owned.value = None
+        container = owned.give_up()
         cdef list parts = []
         cdef Py_ssize_t i
         for i in range(count):
-            part = self.owned_part(encoded.large_array(i), owned)
+            part = self.owned_part(encoded.large_array(i), owned, container)
             if part is None:
                 return None
             parts.append(part)
@@ -527,19 +529,21 @@ cdef class Session:
         stored.value.counts_as = RL_IN_PLACE
         return stored
 
-    cdef Stored owned_part(self, PyObject *array, Owned owned):
+    cdef Stored owned_part(self, PyObject *array, Owned owned, object container):
         """A large array that nothing but an Encoded holds, stored where it is; None: it is not.
 
         Args:
             array: It.
             owned: What it was part of; names known never to be used again may hold it, too.
+            container: As `owned.give_up()` says.
         """
         cdef void *memory = sole_memory(<object>array)
         if memory == NULL:
             return None
         cdef Py_ssize_t others = array.ob_refcnt - HELD_BY_ENCODED
-        if others != 0 and others != owned.count_dead_names(array):
-            return None
+        if others != 0:
+            if others != count_inside(container, array) + owned.count_dead_names(array):
+                return None
         cdef uint32_t block = rl_private_block(&self.private.table, memory, 0)
         if block == RL_NIL:
             return None
@@ -1529,9 +1533,40 @@ cdef class Owned:
         """The value."""
         return self.value
 
+    cdef object give_up(self):
+        """Let go of a container; return it if names that are never read again are all that holds it.
+
+        Then it will never be read, but is there. Otherwise None: it is gone, or somebody has it.
+        """
+        container, self.value = self.value, None
+        cdef Py_ssize_t names = (<PyObject *>container).ob_refcnt - 1
+        if names == 0 or names != self.count_dead_names(<PyObject *>container):
+            return None
+        return container
+
     cdef int count_dead_names(self, PyObject *part) except -1:
-        """How many names that are never read again hold what was part of the value."""
+        """How many names that are never read again hold the value, or what was part of it."""
         return 0 if self.steps is None else self.steps.count_dead_names(self.items, part)
+
+
+cdef Py_ssize_t count_inside(object container, PyObject *array) except -1:
+    """How often `array` is in plain containers, each inner one of which is held by its outer alone.
+
+    0: there are none. If another one holds an inner one: TOO_OFTEN or more.
+    """
+    if container is None:
+        return 0
+    cdef Py_ssize_t count = 0
+    items = (<dict>container).values() if type(container) is dict else container
+    for item in items:
+        if <PyObject *>item == array:
+            count += 1
+        elif type(item) is list or type(item) is tuple or type(item) is dict:
+            inside = count_inside(item, array)
+            if inside and (<PyObject *>item).ob_refcnt > HELD_AND_MET:
+                return TOO_OFTEN
+            count += inside
+    return count
 
 
 cdef object suspended_frame(object items):

@@ -210,6 +210,20 @@ def yields_one_array_under_two_names():
         yield [x, y]
 
 
+def yields_a_named_batch():
+    for i in range(3):
+        x = np.full(SIZE, i)
+        batch = {"x": x, "rest": [np.arange(SIZE), i, (x,)]}
+        yield batch
+
+
+def yields_a_batch_under_two_names():
+    for i in range(3):
+        batch = [np.full(SIZE, i), np.arange(SIZE)]
+        same = batch
+        yield same
+
+
 def yields_what_a_loop_names():
     for x in (np.full(SIZE, i) for i in range(3)):
         yield x, np.arange(SIZE)
@@ -226,6 +240,8 @@ def delegates_to_one_that_yields_two_names():
         yields_two_names,
         yields_names_in_a_dict,
         yields_one_array_under_two_names,
+        yields_a_named_batch,
+        yields_a_batch_under_two_names,
         yields_what_a_loop_names,
         delegates_to_one_that_yields_two_names,
     ],
@@ -667,6 +683,43 @@ def yields_within_an_expression():
     x[:] = -1
 
 
+def yields_a_batch_with_a_named_row():
+    for i in range(3):
+        row = [np.full(SIZE, i)]
+        batch = [row, i]
+        yield batch
+
+
+def yields_batches_of_a_loop():
+    for batch in [(np.full(SIZE, i), i) for i in range(3)][::-1]:
+        yield batch
+
+
+def yields_a_batch_and_keeps_its_row():
+    row = [np.ones(SIZE)]
+    batch = [row, 1]
+    yield batch
+    row[0][:] = -1
+
+
+def yields_a_batch_that_a_list_keeps():
+    kept = []
+    for i in range(2):
+        batch = [np.full(SIZE, i)]
+        kept.append(batch)
+        yield batch
+    kept[0][0][:] = kept[1][0][:] = -1
+
+
+def yields_a_batch_whose_array_a_list_keeps():
+    kept = []
+    for i in range(2):
+        batch = [np.full(SIZE, i)]
+        kept.append(batch[0])
+        yield batch
+    kept[0][:] = kept[1][:] = -1
+
+
 def yields_a_container_that_a_dead_name_has():
     x, y = np.ones(SIZE), np.ones(SIZE)
     pair = [x, y]
@@ -878,6 +931,11 @@ def test_sequence_with_an_item_that_cannot_be_stored_keeps_no_memory(
         yields_a_name_that_a_closure_has,
         yields_within_an_expression,
         yields_a_container_that_a_dead_name_has,
+        yields_a_batch_with_a_named_row,
+        yields_batches_of_a_loop,
+        yields_a_batch_and_keeps_its_row,
+        yields_a_batch_that_a_list_keeps,
+        yields_a_batch_whose_array_a_list_keeps,
     ],
 )
 def test_container_is_a_snapshot_whatever_its_producer_does_next(
