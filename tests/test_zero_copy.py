@@ -691,8 +691,12 @@ def yields_a_batch_with_a_named_row():
 
 
 def yields_batches_of_a_loop():
-    for batch in [(np.full(SIZE, i), i) for i in range(3)][::-1]:
+    batches = [(np.full(SIZE, i), i) for i in range(3)]
+    for batch in batches:
         yield batch
+        batch = None
+    for array, _ in batches:
+        array[:] = -1
 
 
 def yields_a_batch_and_keeps_its_row():
