@@ -61,6 +61,15 @@ def compute(start: int, n: int) -> Any:
 
 
 @again
+def batches(start: int, n: int) -> Any:
+    """Yield containers whose arrays become objects of their own first."""
+    for i in range(start, start + n):
+        x = np.full(MIB // 8, i)
+        y = x * 2
+        yield {"x": x, "y": y, "i": i}
+
+
+@again
 def consume(start: int) -> int:
     """Read a stream to its end, and the beginning of another, in a worker."""
     total = sum(ray.get(list(stream.remote(start, 40))))
@@ -100,8 +109,12 @@ def mix(directory: Path, numbers: Iterator[int]) -> None:
     consumed = consume.remote(i)
     streamed = stream.remote(i, 20)
     computed = compute.remote(i, 3)
+    batched = batches.remote(i, 2)
     assert [ray.get(ref) for ref in streamed] == list(range(i, i + 20))
     assert [int(ray.get(ref)[-1]) for ref in computed] == [i, i + 1, i + 2]
+    for ref in batched:
+        batch = ray.get(ref)
+        assert batch["y"][-1] == 2 * batch["x"][-1] == 2 * batch["i"]
     assert ray.get(consumed) == sum(range(i, i + 40)) + i
     assert ray.get(raised) == path
     assert np.array_equal(ray.get(chain), np.arange(3000) * 4)
