@@ -103,7 +103,8 @@ cpdef object decode(uint32_t kind, object pin, list refs)
 cpdef tuple decode_call(uint32_t kind, object pin, list refs, list resolved)
 
 # The same for a payload at `base`, which `pin` keeps alive and unchanged. The pin must not export
-# a writable buffer: numpy asks it before it lets anyone make an array writable.
+# a writable buffer: numpy asks it before it lets anyone make an array writable. Without a pin the
+# arrays in the value are copies, and writable.
 cdef object decode_at(uint32_t kind, const char *base, size_t nbytes, object pin, list refs)
 # Are some of the arguments of a call pickled? Only then `refs` is looked at.
 cdef bint has_pickled(const char *base, size_t nbytes) noexcept

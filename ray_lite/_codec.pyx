@@ -1265,9 +1265,11 @@ cdef cnp.ndarray decode_array(Span span, size_t offset, object pin, dict dtypes)
 
 cdef cnp.ndarray new_view(
         cnp.dtype descr, int ndim, cnp.npy_intp *dims, const char *data, bint fortran, object pin):
-    """Return a read-only array over `data` that keeps `pin`."""
+    """Return a read-only array over `data` that keeps `pin`; without one, a writable copy."""
     cdef int flags = cnp.NPY_ARRAY_F_CONTIGUOUS if fortran else cnp.NPY_ARRAY_C_CONTIGUOUS
     cdef cnp.ndarray array = new_array(descr, ndim, dims, data, flags)
+    if pin is None:
+        return array.copy("A")
     cnp.set_array_base(array, pin)
     return array
 
@@ -1349,7 +1351,7 @@ cdef list decode_items(Span span, size_t nitems, object pin, list refs):
 
 
 cdef object decode_buffer(Span span, size_t offset, size_t nbytes, object pin):
-    """Return a read-only memoryview of part of the payload that keeps `pin`."""
+    """Return a memoryview of part of the payload, as new_view() does an array."""
     cdef cnp.npy_intp length = <cnp.npy_intp>nbytes
     check_inside(span, offset, nbytes, "buffer")
     return memoryview(new_view(

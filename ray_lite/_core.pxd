@@ -327,7 +327,7 @@ cdef class Session:
                    bint stop_at_error, uint32_t interrupts) except? -1
     cdef list hold_all(self, const rl_handle *handles, uint32_t n)
     cdef list read_refs(self, rl_handle h, uint32_t n)
-    cdef object read_at(self, rl_handle h)
+    cdef object read_at(self, rl_handle h, bint shared=*)
 
 
 cdef class ObjectRef:

@@ -645,11 +645,15 @@ cdef class Session:
         """
         return self.read_at(ref.h)
 
-    cdef object read_at(self, rl_handle h):
+    def read_exported(self, ref not None):
+        """As `read`, of what was exported: arrays in it are this process's own, and writable."""
+        return self.read_at((<ObjectRef?>ref).h, False)
+
+    cdef object read_at(self, rl_handle h, bint shared=True):
         cdef rl_payload payload
         check(rl_object_read(&self.s, h, &payload))
         cdef list refs = [] if payload.nrefs == 0 else self.read_refs(h, payload.nrefs)
-        if not payload.in_block:
+        if not payload.in_block or not shared:
             return decode_at(payload.kind, <const char *>payload.bytes, payload.nbytes, None, refs)
         cdef Pin pin = pin_payload(self, h, <const char *>payload.bytes, payload.nbytes)
         return decode_at(payload.kind, pin.base, pin.nbytes, pin, refs)
@@ -1949,7 +1953,7 @@ cdef class Job:
 
     def function(self):
         """Return the exported function's value."""
-        return self.session.read_at(self.job.function)
+        return self.session.read_at(self.job.function, False)
 
     def function_ref(self):
         """Return a reference to the exported function."""

@@ -65,7 +65,7 @@ class Instance:
         """
         name = f"{self.info.name}.__init__"
         try:
-            cls = self._core.read(self._class)
+            cls = self._core.read_exported(self._class)
             call = self._job.bind(cls)
             if isinstance(call, ErrorPayload):
                 return nest_error(call.data, name, pid=os.getpid())

@@ -362,6 +362,9 @@ class RayTaskError(RayError):
     shows where in the user's code it came from.
     """
 
+    #: It is the task itself that was cancelled, not one whose value it has asked for.
+    _is_cancelled = False
+
     def __init__(
         self,
         function_name: str,
@@ -670,7 +673,7 @@ def make_task_error(
         cause = exc.cause
     proctitle = f"ray::{name or function_name}"
     header = _header(proctitle, pid, ip, actor_repr, actor_id)
-    return RayTaskError(
+    error = RayTaskError(
         function_name,
         _format(exc, header),
         cause,
@@ -680,6 +683,8 @@ def make_task_error(
         actor_repr=actor_repr,
         actor_id=actor_id,
     )
+    error._is_cancelled = isinstance(cause, TaskCancelledError) and cause.task_id == task_id
+    return error
 
 
 def _header(
@@ -738,12 +743,12 @@ def _safe_str(error: BaseException) -> str:
 
 # ---- the envelope ----
 #
-#     [text: nbytes | fields: nbytes | text, UTF-8 | fields, JSON | cause, pickle]
+#     [text: nbytes | fields: nbytes | cancelled | text, UTF-8 | fields, JSON | cause, pickle]
 #
 # A task error is its text, its fields and its cause. Any other error is its own cause, and its
 # fields are null.
 
-_LENGTHS: Final = struct.Struct("<QQ")
+_HEAD: Final = struct.Struct("<QQ?")
 _LOST_TEXT: Final = "<the record of this error is damaged; its text is lost>"
 
 
@@ -756,10 +761,11 @@ def dumps_error(error: BaseException) -> bytes:
     """
     if isinstance(error, RayTaskError):
         plain = error._plain()
-        return _pack(plain.traceback_str, _fields(plain), _pickle_cause(plain.cause))
+        cause = _pickle_cause(plain.cause)
+        return _pack(plain.traceback_str, _fields(plain), cause, plain._is_cancelled)
     cls = type(error)
     text = f"{cls.__module__}.{cls.__qualname__}: {_safe_str(error)}"
-    return _pack(text, None, _pickle_cause(error))
+    return _pack(text, None, _pickle_cause(error), isinstance(error, TaskCancelledError))
 
 
 def loads_error(data: Buffer) -> BaseException:
@@ -794,6 +800,14 @@ def error_text(data: Buffer) -> str:
         return _unpack(data)[0]
     except (struct.error, ValueError):
         return _LOST_TEXT
+
+
+def is_cancel(data: Buffer) -> bool:
+    """Whether the error in `data` is of a task that was itself cancelled; never raises."""
+    try:
+        return bool(_HEAD.unpack_from(bytes(data))[2])
+    except struct.error:
+        return False
 
 
 def nest_error(
@@ -832,12 +846,15 @@ def nest_error(
     return _pack(error.traceback_str, _fields(error), pickled)
 
 
-def _pack(text: str, fields: dict[str, Any] | None, pickled: bytes) -> bytes:
+def _pack(
+    text: str, fields: dict[str, Any] | None, pickled: bytes, is_cancelled: bool = False
+) -> bytes:
     """Return the envelope of the three."""
     # Lone surrogates (an undecodable file name in a message) must not lose the whole error.
     raw_text = text.encode("utf-8", "backslashreplace")
     raw_fields = json.dumps(fields, default=str).encode()
-    return _LENGTHS.pack(len(raw_text), len(raw_fields)) + raw_text + raw_fields + pickled
+    head = _HEAD.pack(len(raw_text), len(raw_fields), is_cancelled)
+    return head + raw_text + raw_fields + pickled
 
 
 def _unpack(data: Buffer) -> tuple[str, dict[str, Any] | None, bytes]:
@@ -848,10 +865,10 @@ def _unpack(data: Buffer) -> tuple[str, dict[str, Any] | None, bytes]:
         ValueError: The fields are not what `_pack` writes.
     """
     raw = bytes(data)
-    text_nbytes, fields_nbytes = _LENGTHS.unpack_from(raw)
-    fields_at = _LENGTHS.size + text_nbytes
+    text_nbytes, fields_nbytes, _ = _HEAD.unpack_from(raw)
+    fields_at = _HEAD.size + text_nbytes
     pickle_at = fields_at + fields_nbytes
-    text = raw[_LENGTHS.size : fields_at].decode("utf-8", "replace")
+    text = raw[_HEAD.size : fields_at].decode("utf-8", "replace")
     return text, json.loads(raw[fields_at:pickle_at]), raw[pickle_at:]
 
 

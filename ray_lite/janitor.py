@@ -31,10 +31,12 @@ def sweep(pid: int, keep: set[int]) -> None:
     """Kill what the dead worker `pid` left behind: its process group, and orphans of it.
 
     The supervisor is a subreaper, so an orphan is its child now: every child that is not in `keep`.
+    The trackers among them are spared: when all who use one are dead it removes the semaphores and
+    the shared memory that they had named, and ends.
     """
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    while orphans := [child for child in _children() if child not in keep]:
+    trackers = {child for child in _children() if child not in keep and _is_tracker(child)}
+    _kill_group(pid, trackers)
+    while orphans := set(_children()) - keep - trackers:
         for orphan in orphans:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)
@@ -42,8 +44,30 @@ def sweep(pid: int, keep: set[int]) -> None:
                 os.waitpid(orphan, 0)
 
 
+def _kill_group(group: int, spared: set[int]) -> None:
+    if not spared:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+        return
+    # Passes until one finds nobody new, since a process may fork while it is looked for.
+    killed: set[int] = set()
+    while members := {pid for pid in _all_pids() if _group_of(pid) == group} - spared - killed:
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= members
+
+
+def _is_tracker(pid: int) -> bool:
+    """Whether a process is a resource tracker: multiprocessing's own, or loky's copy of it."""
+    try:
+        return b"resource_tracker import main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def sweep_marked(mark: str) -> None:
-    """Kill every process whose first environment had the entry `mark`, but this one.
+    """Kill every process whose first environment had the entry `mark`, but this one and trackers.
 
     For when the supervisor, to which orphans fall, is dead. Passes until one finds nobody, since a
     process may fork while it is looked for.
@@ -59,6 +83,7 @@ def _kill_if_marked(pid: int, entry: bytes) -> bool:
         fd = os.pidfd_open(pid)  # first, so that the one looked at is the one killed
         try:
             marked = entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            marked = marked and not _is_tracker(pid)
             if marked:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             return marked
@@ -82,11 +107,20 @@ def _all_pids() -> list[int]:
 
 
 def _parent_of(pid: int) -> int | None:
+    return _number_of(pid, 1)
+
+
+def _group_of(pid: int) -> int | None:
+    return _number_of(pid, 2)
+
+
+def _number_of(pid: int, place: int) -> int | None:
+    """Return a number of /proc/[pid]/stat: 1 is the parent, 2 the process group."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return int(stat.rpartition(")")[2].split()[1])
+    return int(stat.rpartition(")")[2].split()[place])
 
 
 def give_back(core: _core.Session, pid: int) -> bool:

@@ -29,6 +29,7 @@ from ray_lite.exceptions import (
     WorkerCrashedError,
     dumps_error,
     error_text,
+    is_cancel,
 )
 
 TICK: Final = 1.0  # seconds
@@ -400,7 +401,8 @@ class Supervisor:
     def _print_reports(self) -> None:
         """Print the failures whose references died before anyone asked."""
         while (report := self._core.take_report()) is not None:
-            if not os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS") and not was_asked_for(report.data):
+            wanted = is_cancel(report.data) or was_asked_for(report.data)
+            if not wanted and not os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS"):
                 self._say(
                     "Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): "
                     f"{error_text(report.data)}"

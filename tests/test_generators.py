@@ -1019,6 +1019,36 @@ def test_error_that_was_asked_for_is_not_printed(session: Connection, printed: O
     assert "'asked for'" not in printed.err
 
 
+@pytest.mark.session(num_cpus=2)
+@pytest.mark.parametrize("force", [False, True])
+def test_cancel_that_nobody_hears_of_is_not_printed(
+    session: Connection, printed: Output, gate: Gate, force: bool
+) -> None:
+    @ray.remote
+    def wait(path):
+        pass_through(path)
+
+    @ray.remote
+    def generate(path):
+        yield 0
+        pass_through(path)
+
+    @ray.remote
+    def ask(refs):
+        ray.get(refs)
+
+    stream = generate.remote(gate.path)
+    next(stream)
+    running = wait.remote(gate.path)
+    queued = [wait.remote(gate.path) for _ in range(3)]
+    for cancelled in (*queued, running, stream):
+        ray.cancel(cancelled, force=force)
+    ask.remote([running])
+    del stream, running, queued, cancelled
+    assert printed.until("Unhandled error", "ask")
+    assert printed.err.count("Unhandled") == 1
+
+
 def test_dynamic_error_whose_ref_died_unasked_is_printed(
     session: Connection, printed: Output
 ) -> None:

@@ -173,6 +173,36 @@ def test_remote_function_is_captured_at_its_first_call(ray: ModuleType) -> None:
     assert ray.get(f.remote()) == [1]
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_array_that_a_function_captured_is_its_own_to_write(
+    ray: ModuleType, size: int, order: str
+) -> None:
+    buffers = [np.zeros((2, size), order=order)]
+
+    @ray.remote
+    def add(default=np.ones(size)):  # noqa: B008 - the array of a worker is what is meant
+        buffers[0][1] += default
+        default[:] += 1
+        return buffers[0].flags.f_contiguous, float(buffers[0].sum())
+
+    assert ray.get(add.remote()) == (order == "F", size)
+    assert not buffers[0].any()
+
+
+def test_array_that_an_actors_class_has_is_its_own_to_write(ray: ModuleType) -> None:
+    @ray.remote
+    class Adds:
+        shared = np.zeros(100_000)
+
+        def add(self):
+            self.shared += 1
+            return float(self.shared.sum())
+
+    actor = Adds.remote()
+    assert [ray.get(actor.add.remote()) for _ in range(2)] == [100_000, 200_000]
+
+
 @pytest.mark.deliberately_different(
     "an array is stored once a call, however often it is an argument of it"
 )

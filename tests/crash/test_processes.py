@@ -5,8 +5,10 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -280,6 +282,44 @@ def fork_and_return(box: list[Any], gate: str, path: str) -> int:
         finally:
             os._exit(0)
     return child
+
+
+@ray.remote(max_retries=0)
+def name_memory(path: str, ending: str) -> Any:
+    """Make shared memory with a name, and a child; say who they are, then end in one of many ways."""
+    memory = SharedMemory(create=True, size=4096)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    yield memory.name, child
+    open(path).close()
+    if ending == "exit":
+        sys.exit(3)
+    if ending == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield None
+
+
+@pytest.mark.parametrize("ending", ["exit", "kill", "session", "supervisor"])
+def test_shared_memory_that_a_worker_named_goes_with_it(
+    tmp_path: Path, gate: Gate, ending: str
+) -> None:
+    ray.init(num_cpus=2, object_store_memory=80 * MIB, log_to_driver=False)
+    try:
+        stream = name_memory.remote(gate.path, ending)
+        name, child = ray.get(next(stream))
+        assert Path("/dev/shm", name).exists()
+        if ending == "supervisor":
+            os.kill(supervisor_of(connection()), signal.SIGKILL)
+        if ending in ("exit", "kill"):
+            gate.meet()
+            with pytest.raises(WorkerCrashedError):
+                ray.get(stream.completed())
+            assert eventually(lambda: not Path("/dev/shm", name).exists())
+    finally:
+        ray.shutdown()
+    assert eventually(lambda: not Path("/dev/shm", name).exists())
+    assert eventually(lambda: is_gone(child))
 
 
 @pytest.mark.usefixtures("_session")
