@@ -253,7 +253,7 @@ uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for
 {
     pthread_mutex_lock(&t->mutex);
     const rl_private *p = rl_is_detached(t->s) ? NULL : find(t, memory);
-    int fits = p && !is_sealed(p) && p->asked_for == asked_for && (asked_for || !p->exposed);
+    int fits = p && !is_sealed(p) && p->asked_for == asked_for && !p->exposed;
     uint32_t block = fits ? p->block : RL_NIL;
     pthread_mutex_unlock(&t->mutex);
     return block;

@@ -14,7 +14,7 @@
  *            what is computed must not take the room of what is stored. Then, or when the store is
  *            full, the caller takes memory from elsewhere.
  * ADDRESS    Who was told where memory is (rl_private_expose()) may write to it at any time, and no count
- *            of references tells: such a block becomes no value unless it was asked for, but is copied.
+ *            of references tells: such a block becomes no value, but is copied.
  * FORK       A fork copies memory that is not shared. So does one here: the child puts private copies in
  *            the place of all of it before fork() returns, and in the parent fork() returns after that.
  *            Meanwhile nobody there takes or gives memory; and who forks with Python's GIL keeps it, so
@@ -69,8 +69,8 @@ uint64_t rl_private_size(rl_private_table *t, const void *memory);
 /* Somebody is told an address in this process's own memory; any other address means nothing. */
 void rl_private_expose(rl_private_table *t, const void *address);
 
-/* The private block whose memory starts here and which is not sealed, one that was `asked_for` or
- * one that was not and is not exposed; RL_NIL otherwise. */
+/* The private block whose memory starts here and which is neither sealed nor exposed, one that was
+ * `asked_for` or one that was not; RL_NIL otherwise. */
 uint32_t rl_private_block(rl_private_table *t, const void *memory, int asked_for);
 
 /* The block belongs to `object` now, which this process holds once for the memory's sake. */

@@ -22,6 +22,8 @@ from cpython.pycapsule cimport (
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memcpy, memset, strcpy
 
+import weakref
+
 from ray_lite._codec cimport LARGE_NBYTES
 from ray_lite._core cimport PrivateMemory
 
@@ -39,8 +41,17 @@ cdef extern from *:
     """
     /* Where a static type of an extension has its attributes: it lets nobody set them. */
     static PyObject *attributes_of(PyTypeObject *type) { return type->tp_dict; }
+
+    /* The closure of an attribute that this function gets; NULL: another one gets it. */
+    static void *closure_of(PyObject *attribute, getter get)
+    {
+        if (!Py_IS_TYPE(attribute, &PyGetSetDescr_Type)) return NULL;
+        const PyGetSetDef *definition = ((PyGetSetDescrObject *)attribute)->d_getset;
+        return definition->get == get ? definition->closure : NULL;
+    }
     """
     PyObject *attributes_of(type owner)
+    void *closure_of(object attribute, object (*get)(object array, void *closure))
 
 cdef extern from "numpy/ndarraytypes.h":
     ctypedef struct Allocator "PyDataMemAllocator":
@@ -175,22 +186,33 @@ cdef class _Watched:
     cdef PyGetSetDef definition
     cdef bytes name
     cdef object before       # the attribute as numpy has it
-    cdef PrivateMemory memory
+    cdef object memory       # a weak reference: a session's memory goes when it has ended
 
 
 cdef object expose(object array, void *closure):
     cdef _Watched watched = <_Watched>closure
-    watched.memory.expose(cnp.PyArray_DATA(array))
+    cdef PrivateMemory memory = watched.memory()
+    if memory is not None:
+        memory.expose(cnp.PyArray_DATA(array))
     return watched.before.__get__(array, type(array))
 
 
 def watch_addresses(PrivateMemory memory not None):
-    """Have `memory` told of each array whose address somebody asks numpy for, from now on."""
+    """Have `memory` told of each array whose address somebody asks numpy for, from now on.
+
+    It alone: no other memory of this process is told any more.
+    """
     cdef dict attributes = <dict>attributes_of(cnp.ndarray)
     cdef _Watched watched
+    cdef void *closure
     for name in _ADDRESSES:
+        closure = closure_of(attributes[name], expose)
+        if closure != NULL:
+            (<_Watched>closure).memory = weakref.ref(memory)
+            continue
         watched = _Watched()
-        watched.name, watched.before, watched.memory = name.encode(), attributes[name], memory
+        watched.name, watched.before = name.encode(), attributes[name]
+        watched.memory = weakref.ref(memory)
         watched.definition.name = watched.name
         watched.definition.get = expose
         watched.definition.closure = <void *>watched

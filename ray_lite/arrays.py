@@ -23,9 +23,9 @@ def empty(shape: Shape, dtype: "npt.DTypeLike" = float, order: Order = "C") -> "
     """Return an array in the store, of any content, as numpy.empty.
 
     The first `put`, `return` or `yield` of it stores it where it is, and makes it read-only. If
-    another view of it is alive then, which could change it, or more than one name, list or other
-    object holds it, it is copied as any array. So is a small one (less than 256 KiB), and one that
-    found no room.
+    another view of it is alive then, which could change it, more than one name, list or other
+    object holds it, or numpy was asked for its address (`ctypes`, `__array_interface__`), it is
+    copied as any array. So is a small one (less than 256 KiB), and one that found no room.
 
     Args:
         shape: Lengths.

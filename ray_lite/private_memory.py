@@ -18,10 +18,13 @@ def switch_on(core: _core.Session) -> None:
     if os.environ.get(SWITCH, "1").lower() in OFF:
         return
     memory = private_memory_of(core)
-    _numpy_alloc.watch_addresses(memory)
     _numpy_alloc.install(_numpy_alloc.handler_of(memory, asked_for=False))
 
 
 def private_memory_of(core: _core.Session) -> _core.PrivateMemory:
-    """Return where this process's own arrays in the store are."""
-    return core.private_memory or core.open_private_memory()
+    """Return where this process's own arrays in the store are; numpy tells it of addresses."""
+    memory = core.private_memory
+    if memory is None:
+        memory = core.open_private_memory()
+        _numpy_alloc.watch_addresses(memory)
+    return memory

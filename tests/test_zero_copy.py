@@ -1227,6 +1227,25 @@ def test_array_made_in_the_store_that_something_else_wraps_is_copied(
     assert zero_copies() == (0, 1)
 
 
+@pytest.mark.parametrize(
+    "tell", [lambda a: a.ctypes.data, lambda a: a[3:].__array_interface__["data"][0] - 24]
+)
+@pytest.mark.session(num_cpus=1)
+@pytest.mark.usefixtures("session")
+def test_array_made_in_the_store_whose_address_was_told_is_copied(tell: Any) -> None:
+    ray.zeros(SIZE)  # numpy tells the memory of this session, then of the next
+    ray.shutdown()
+    ray.init(num_cpus=1)
+    before = counts()
+    quiet, told = ray.zeros(SIZE), ray.zeros(SIZE)
+    address = tell(told)
+    refs = [ray.put(quiet), ray.put(told)]
+    ctypes.memset(address, 1, 800)
+    assert [float(array.sum()) for array in ray.get(refs)] == [0, 0]
+    assert told[0] != 0
+    assert counts()[0] == before[0] + 1
+
+
 def test_array_made_in_the_store_is_put_as_what_it_was_reshaped_to(zero_copies: Any) -> None:
     array = ray.ones(SIZE).reshape(64, -1)
     assert ray.get(ray.put(array)).shape == (64, SIZE // 64)

@@ -143,12 +143,13 @@ static void test_memory_whose_address_was_told_is_no_value_any_more(void)
     tear_down();
 }
 
-static void test_asked_for_memory_may_be_told_of(void)
+static void test_asked_for_memory_whose_address_was_told_is_no_value_either(void)
 {
     set_up();
     uint8_t *asked = rl_private_alloc(&table, BIG, 1);
-    rl_private_expose(&table, asked);
     CHECK(rl_private_block(&table, asked, 1) != RL_NIL);
+    rl_private_expose(&table, asked);
+    CHECK_EQ(rl_private_block(&table, asked, 1), RL_NIL);
     give(asked);
     tear_down();
 }
@@ -252,7 +253,7 @@ int main(void)
     RUN(test_memory_beyond_the_share_is_refused_unless_it_was_asked_for);
     RUN(test_memory_beyond_the_share_of_all_processes_is_refused);
     RUN(test_memory_whose_address_was_told_is_no_value_any_more);
-    RUN(test_asked_for_memory_may_be_told_of);
+    RUN(test_asked_for_memory_whose_address_was_told_is_no_value_either);
     RUN(test_sealed_memory_is_read_in_place_and_counts_as_such);
     RUN(test_memory_holds_its_block_after_every_reference_has_gone);
     RUN(test_memory_of_a_dead_process_is_freed_and_what_it_sealed_stays);

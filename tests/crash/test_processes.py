@@ -286,7 +286,7 @@ def fork_and_return(box: list[Any], gate: str, path: str) -> int:
 
 @ray.remote(max_retries=0)
 def name_memory(path: str, ending: str) -> Any:
-    """Make shared memory with a name, and a child; say who they are, then end in one of many ways."""
+    """Make named shared memory and a child; say who they are, then end in one of some ways."""
     memory = SharedMemory(create=True, size=4096)
     child = os.fork()
     if child == 0:
