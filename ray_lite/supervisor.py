@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -400,13 +401,17 @@ class Supervisor:
 
     def _print_reports(self) -> None:
         """Print the failures whose references died before anyone asked."""
+        counts: Counter[str] = Counter()
         while (report := self._core.take_report()) is not None:
-            wanted = is_cancel(report.data) or was_asked_for(report.data)
-            if not wanted and not os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS"):
-                self._say(
-                    "Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): "
-                    f"{error_text(report.data)}"
-                )
+            if not is_cancel(report.data) and not was_asked_for(report.data):
+                counts[error_text(report.data)] += 1
+        if os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS"):
+            return
+        for text, count in counts.items():
+            times = "" if count == 1 else f", {count} times"
+            self._say(
+                f"Unhandled error{times} (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): {text}"
+            )
 
     # ---- output ----
 

@@ -1007,6 +1007,23 @@ def test_generator_error_whose_ref_died_unasked_is_printed(
     assert printed.until("Unhandled error", "nobody asked")
 
 
+def test_error_of_many_references_is_printed_once(session: Connection, printed: Output) -> None:
+    @ray.remote(num_returns=20)
+    def generate():
+        yield 0
+        raise KeyError("nobody asked")
+
+    refs = generate.remote()
+    assert ray.get(refs[0]) == 0
+    assert eventually(lambda: session.core.usage()["finished"] == 1)
+    assert session.supervisor is not None
+    session.supervisor.send_signal(signal.SIGSTOP)  # it is to find them all at once
+    del refs
+    session.supervisor.send_signal(signal.SIGCONT)
+    assert printed.until("Unhandled error, 19 times", "nobody asked")
+    assert printed.err.count("Unhandled") == 1
+
+
 def test_error_that_was_asked_for_is_not_printed(session: Connection, printed: Output) -> None:
     @ray.remote
     def fail(text):
