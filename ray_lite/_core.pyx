@@ -1018,10 +1018,22 @@ cdef class Session:
         job.load_returns()
         return job
 
-    def poll_call(self, Job actor not None, uint32_t group):
-        """Return a call of the actor that this process is; None: there is none now."""
+    def poll_call(self, Job actor not None, uint32_t group, bint spin=False):
+        """Return a call of the actor that this process is; None: there is none now.
+
+        Args:
+            actor: It.
+            group: Of the calls.
+            spin: None only if there has been none for some tens of microseconds.
+        """
         cdef Job job = self.new_job(own=False)
-        if rl_task_take_call(&self.s, actor.job.task, group, RL_NO_WAIT, &job.job) != 0:
+        cdef int64_t deadline
+        cdef int rc = rl_task_take_call(&self.s, actor.job.task, group, RL_NO_WAIT, &job.job)
+        if spin and rc == RL_ETIMEDOUT:
+            with nogil:
+                deadline = rl_now_ns()  # has passed when it has spun
+                rc = rl_task_take_call(&self.s, actor.job.task, group, deadline, &job.job)
+        if rc != 0:
             return None
         job.load_returns()
         return job

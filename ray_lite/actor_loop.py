@@ -5,6 +5,9 @@ of its own because asyncio is slow to import. It must not know how the actor was
 (actor_worker.py).
 
     take_call, in a thread for each concurrency group ──► a coroutine ──► returns.Returns.deliver
+
+While its coroutines end without waiting for anything, the loop looks for the next call itself: to
+be given it by a thread costs several times as much as such a call.
 """
 
 import asyncio
@@ -61,6 +64,8 @@ class Loop:
         #: The serving thread's, for calls: what numpy allocates with is part of it.
         self._context: contextvars.Context | None = None
         self._is_stopped = False
+        #: One for each concurrency group.
+        self._rooms = [_Room(k, size) for k, size in enumerate(instance.info.groups.values())]
         #: The task of `_run`, once that runs.
         self._server: asyncio.Task[None] | None = None
         #: What runs now.
@@ -77,47 +82,78 @@ class Loop:
         self._server = asyncio.current_task()
         if threading.current_thread() is threading.main_thread():  # of a worker
             self._loop.add_signal_handler(session.CANCEL_SIGNAL, self._cancel_marked)
-        groups = self._instance.info.groups.values()
-        await asyncio.gather(*(self._start_pump(k, size) for k, size in enumerate(groups)))
+        try:
+            await asyncio.gather(*map(self._start_pump, self._rooms))
+        finally:
+            for room in self._rooms:
+                room.give_turn()
 
-    def _start_pump(self, group: int, size: int) -> "asyncio.Future[None]":
+    def _start_pump(self, room: "_Room") -> "asyncio.Future[None]":
         """Have a thread take the calls of a group, as many at once as it may run."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        thread = threading.Thread(target=self._pump, args=(group, size, done), daemon=True)
-        thread.start()
+        threading.Thread(target=self._pump, args=(room, done), daemon=True).start()
         return done
 
-    def _pump(self, group: int, size: int, done: "asyncio.Future[None]") -> None:
-        room = _Room(size)
+    def _pump(self, room: "_Room", done: "asyncio.Future[None]") -> None:
         with contextlib.suppress(RaySystemError):  # the session is over
-            while jobs := self._take(group, room.wait()):
-                room.taken += len(jobs)
-                if not self._have_done(self._start_all, jobs, room):
+            while jobs := self._await_calls(room):
+                lent = not room.is_waiting
+                if lent:
+                    room.lend_turn()
+                if not self._have_done(self._start_all, jobs, room, lent):
                     for job in jobs:
                         self._fail_unserved(job)
                     break
         self._have_done(_settle, done)
 
-    def _take(self, group: int, most: int) -> list[_core.Job]:
+    def _await_calls(self, room: "_Room") -> list[_core.Job]:
         """Wait for a call, and return it with those that are there too; []: the end."""
+        room.wait()
+        return self._with_others(self._core.take_call(self._job, room.group), room)
+
+    def _with_others(self, job: _core.Job | None, room: "_Room") -> list[_core.Job]:
+        """Return a call, if it is one, with those that are there too and have room."""
         jobs = []
-        job = self._core.take_call(self._job, group)
+        most = min(room.left, BATCH)
         while job is not None:
             jobs.append(job)
-            if len(jobs) == min(most, BATCH):
+            if len(jobs) == most:
                 break
-            job = self._core.poll_call(self._job, group)
+            job = self._core.poll_call(self._job, room.group)
+        room.taken += len(jobs)
         return jobs
 
-    def _start_all(self, jobs: list[_core.Job], room: "_Room") -> None:
-        for job in jobs:
-            if self._is_stopped or job.is_cancelled:  # since it was taken
-                self._fail_unserved(job)
-                room.give()
-                continue
-            task = asyncio.get_running_loop().create_task(self._serve(job))
-            self._running[task] = job, room
-            task.add_done_callback(self._forget)
+    def _start_all(self, jobs: list[_core.Job], room: "_Room", lent: bool) -> None:
+        """Make coroutines of calls; with the turn `lent`, look for more afterwards."""
+        loop = asyncio.get_running_loop()
+        try:
+            for job in jobs:
+                if self._is_stopped or job.is_cancelled:  # since it was taken
+                    self._fail_unserved(job)
+                    room.give()
+                    continue
+                task = loop.create_task(self._serve(job))
+                self._running[task] = job, room
+                task.add_done_callback(self._forget)
+        finally:
+            # After their first steps, and then after those that have ended so are forgotten.
+            loop.call_soon(loop.call_soon, self._go_on, room, lent)
+
+    def _go_on(self, room: "_Room", lent: bool) -> None:
+        """Start the next calls, unless some coroutine waits for something: then a thread does."""
+        room.is_waiting = bool(self._running)
+        if not lent:
+            return
+        jobs: list[_core.Job] = []
+        try:
+            if room.left and not room.is_waiting and not self._is_stopped:
+                job = self._core.poll_call(self._job, room.group, spin=True)
+                jobs = self._with_others(job, room)
+        finally:
+            if not jobs:
+                room.give_turn()
+        if jobs:
+            self._start_all(jobs, room, lent)
 
     def _forget(self, task: "asyncio.Task[None]") -> None:
         job, room = self._running.pop(task)
@@ -192,28 +228,47 @@ def _settle(done: "asyncio.Future[None]") -> None:
 
 
 class _Room:
-    """How many more coroutines a group of calls may have.
+    """How many more coroutines a group of calls may have, and whose turn it is to take calls.
 
-    The thread that takes calls counts them in `taken`, the loop's thread those that are over in
-    `given`: each writes its own number only, so neither needs a lock.
+    Whoever has the turn counts what it takes in `taken`, the loop's thread what is over in `given`:
+    nobody else writes either, so neither needs a lock. The turn is the pump's; it lends it to the
+    loop with calls, and the loop gives it back.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, group: int, size: int) -> None:
+        self.group = group
         self._size = size
         self.taken = 0
         self.given = 0
+        #: Some coroutine has outlived its first step. Written by the loop alone.
+        self.is_waiting = False
         self._is_awaited = False
         self._given_one = threading.Event()
+        self._pumps_turn = threading.Event()
+        self._pumps_turn.set()
 
-    def wait(self) -> int:
-        """Wait until there is room; return for how many."""
-        while (left := self._size - self.taken + self.given) == 0:
+    @property
+    def left(self) -> int:
+        """How many more there may be."""
+        return self._size - self.taken + self.given
+
+    def lend_turn(self) -> None:
+        """From the pump: the loop takes the next calls."""
+        self._pumps_turn.clear()
+
+    def give_turn(self) -> None:
+        """From the loop: the pump does."""
+        self._pumps_turn.set()
+
+    def wait(self) -> None:
+        """From the pump: wait for its turn, and until there is room."""
+        self._pumps_turn.wait()
+        while self.left == 0:
             self._given_one.clear()
             self._is_awaited = True
-            if self._size - self.taken + self.given == 0:
+            if self.left == 0:
                 self._given_one.wait()
             self._is_awaited = False
-        return left
 
     def give(self) -> None:
         """One is over."""
