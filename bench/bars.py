@@ -86,6 +86,7 @@ _FILLED_SIZES: Final = ("4 MB just filled", "400 MB just filled")
 _RESUMED: Final = [
     *(f"yield to resume, {n}, nobody waits" for n in (*_BORN_SIZES, *_FILLED_SIZES)),
     *(f"yield to resume, {n}, sole reference" for n in _BORN_SIZES),
+    *(f"yield to resume, {n}, two in a dict" for n in _BORN_SIZES),
     *(f"return to next task, {n}" for n in ("1 MB", "100 MB", "1 GB")),
 ]
 _WOKEN: Final = [f"yield to resume, {n}, consumer sleeps" for n in (*_BORN_SIZES, *_FILLED_SIZES)]

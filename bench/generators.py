@@ -11,7 +11,8 @@ yield to resume: `x = np.empty(...)`, both its ends written, then `yield x` in a
 generator, clock read on either side of the yield, median of 200. "consumer sleeps": the producer
 has paused for a millisecond, so that the consumer has to be woken. "nobody waits": the consumer
 asks for the first value only when the last is there, or the store is half full. "sole reference":
-an array that no name refers to is yielded. "just filled": the array comes from np.full, which has
+an array that no name refers to is yielded. "two in a dict": two named arrays, each half as long, and
+a number are yielded in one. "just filled": the array comes from np.full, which has
 driven all else out of the processor's caches (Ray: median of 12).
 return to next task: from just before `return [x, ...]` of such an array and a number (two values)
 to the first line of the next task, which is queued already; median of 200.
@@ -105,6 +106,18 @@ def timed_nameless_yields(count: int, nbytes: int, fill: bool, pause: float) -> 
         time.sleep(pause)
         yield stamped(array_of(nbytes, i, fill))
         times.append(time.perf_counter() - starts[-1])
+    yield times
+
+
+def timed_yields_of_two(count: int, nbytes: int, fill: bool, pause: float) -> Iterator[Any]:
+    """Yield dicts of two named arrays; the last value says how long each yield took."""
+    times = []
+    for i in range(count):
+        x, y = array_of(nbytes // 2, i, fill), array_of(nbytes // 2, i, fill)
+        time.sleep(pause)
+        start = time.perf_counter()
+        yield {"x": x, "y": y, "i": i}
+        times.append(time.perf_counter() - start)
     yield times
 
 
@@ -228,6 +241,7 @@ def _record_yields(ray: Any, recorder: Recorder, size: str, count: int, fill: bo
     record("consumer sleeps", timed_yields, count, PAUSE_S)
     if not fill:
         record("sole reference", timed_nameless_yields, count, 0)
+        record("two in a dict", timed_yields_of_two, min(count, _at_once(nbytes)), 0)
 
 
 def _at_once(nbytes: int) -> int:
