@@ -11,9 +11,9 @@ yield to resume: `x = np.empty(...)`, both its ends written, then `yield x` in a
 generator, clock read on either side of the yield, median of 200. "consumer sleeps": the producer
 has paused for a millisecond, so that the consumer has to be woken. "nobody waits": the consumer
 asks for the first value only when the last is there, or the store is half full. "sole reference":
-an array that no name refers to is yielded. "two in a dict": two named arrays, each half as long, and
-a number are yielded in one. "just filled": the array comes from np.full, which has
-driven all else out of the processor's caches (Ray: median of 12).
+an array that no name refers to is yielded. "two in a dict": two named arrays, each half as long,
+and a number are yielded in one. "just filled": the array comes from np.full, which has driven all
+else out of the processor's caches (Ray: median of 12).
 return to next task: from just before `return [x, ...]` of such an array and a number (two values)
 to the first line of the next task, which is queued already; median of 200.
 The limit is a fill of warm memory.
