@@ -71,13 +71,17 @@ enum {
     RL_STREAM_SHARE = 4, /* a task's stream keeps at most one part in so many of the store */
 };
 
-enum { RL_HANDLE_OBJECT = 0, RL_HANDLE_STREAM };
+enum {
+    RL_HANDLE_OBJECT = 0,
+    RL_HANDLE_STREAM,
+    RL_HANDLE_SEALED, /* an object that was sealed when somebody looked: it is while it is held */
+};
 
 /* Which record, and which of the records that have lived there. */
 typedef struct rl_handle {
     uint64_t gen;
     uint32_t index;
-    uint32_t kind; /* RL_HANDLE_*: what of the two to wait for; otherwise not looked at */
+    uint32_t kind; /* RL_HANDLE_*: looked at by who waits; SEALED spares looking at the object */
 } rl_handle;
 
 /* A list of objects. n == 0: none; n == 1: `head` is the object; else the first chunk. */

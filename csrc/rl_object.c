@@ -441,6 +441,7 @@ int rl_object_put(rl_session *s, const rl_value *v, rl_handle *out)
     err = make_sealed(s, v, s->map.control->next_seq++, 0, 1, &i);
     if (!err) *out = rl_object_handle(&s->map, i);
     rl_leave(&section);
+    if (!err) out->kind = RL_HANDLE_SEALED;
     return err;
 }
 
@@ -718,7 +719,7 @@ static uint32_t look_at_all(rl_session *s, const rl_wish *w, uint8_t *ready, int
 {
     uint32_t nready = 0;
     for (uint32_t i = 0; i < w->n; i++) {
-        int is_object = w->h[i].kind == RL_HANDLE_OBJECT;
+        int is_object = w->h[i].kind != RL_HANDLE_STREAM;
         if (w->stop_at_error && is_object) mark_read(&s->map.objects[w->h[i].index]);
         ready[i] = look_at(s, w, i, 0, failed);
         nready += ready[i];
@@ -740,7 +741,7 @@ int rl_object_wait_since(rl_session *s, const rl_handle *h, uint32_t n, uint32_t
 {
     if (rl_is_detached(s)) return RL_EDEAD;
     for (uint32_t i = 0; i < n; i++) {
-        if (h[i].kind == RL_HANDLE_OBJECT && !valid(s, h[i])) return RL_ESTALE;
+        if (h[i].kind != RL_HANDLE_STREAM && !valid(s, h[i])) return RL_ESTALE;
     }
     const rl_wish wish = {h, n, need, stop_at_error, deadline_ns, interrupts};
     for (;;) {

@@ -68,7 +68,8 @@ typedef struct rl_payload {
     uint8_t copy[RL_INLINE]; /* short values are copied out of the record */
 } rl_payload;
 
-/* Store a value; the caller holds the new object once. On failure the block stays the caller's. */
+/* Store a value; the caller holds the new object once, by a handle of kind RL_HANDLE_SEALED. On
+ * failure the block stays the caller's. */
 int rl_object_put(rl_session *s, const rl_value *value, rl_handle *out);
 
 /* One more reference of this process to an object that it can reach already: it holds it, or holds

@@ -27,6 +27,7 @@ cdef extern from "rl_layout.h" nogil:
         RL_SLOT_LIVE
         RL_HANDLE_OBJECT
         RL_HANDLE_STREAM
+        RL_HANDLE_SEALED
     uint32_t RL_NIL
     uint32_t RL_LAYOUT_VERSION
     ctypedef struct rl_handle:
@@ -322,6 +323,7 @@ cdef class Session:
     cdef tuple split_refs(self, list refs, Py_ssize_t need)
     cdef Py_ssize_t fill_ready(self, list ready, list refs, uint32_t round_) noexcept
     cdef uint32_t next_round(self) except 0
+    cdef bint is_sealed(self, PyObject *ref) noexcept
     cdef bint is_first(self, PyObject *ref, uint32_t round_) noexcept
     cdef int sleep(self, const rl_handle *handles, bytes flags, uint32_t need, int64_t deadline,
                    bint stop_at_error, uint32_t interrupts) except? -1

@@ -726,16 +726,26 @@ cdef class Session:
                 item = PyList_GET_ITEM(refs, i)
                 if not self.is_first(item, round_):
                     return 0
-                rl_object_prefetch(&self.s, (<ObjectRef>item).h)
+                if (<ObjectRef>item).h.kind != RL_HANDLE_SEALED:
+                    rl_object_prefetch(&self.s, (<ObjectRef>item).h)
             if i < LOOK_AHEAD:
                 continue
             item = PyList_GET_ITEM(refs, i - LOOK_AHEAD)
-            if rl_object_is_sealed(&self.s, (<ObjectRef>item).h):
+            if self.is_sealed(item):
                 set_item(ready, nready, item)
                 nready += 1
                 if nready == need:
                     return min(i + 1, n)
         return 0
+
+    cdef inline bint is_sealed(self, PyObject *ref) noexcept:
+        """Is the object of a reference of this session sealed? The reference knows from then on."""
+        if (<ObjectRef>ref).h.kind == RL_HANDLE_SEALED:
+            return True
+        if not rl_object_is_sealed(&self.s, (<ObjectRef>ref).h):
+            return False
+        (<ObjectRef>ref).h.kind = RL_HANDLE_SEALED
+        return True
 
     cdef uint32_t next_round(self) except 0:
         """Begin another round of `is_first`."""

@@ -115,6 +115,24 @@ static void test_wait_that_is_to_stop_at_a_failure_does(void)
     tear_down();
 }
 
+static void test_handle_of_what_was_put_says_that_it_is_sealed(void)
+{
+    const uint64_t word = 7;
+    const rl_value v = {.kind = 1, .block = RL_NIL, .nbytes = sizeof word, .bytes = &word};
+    uint8_t ready;
+    uint32_t nready;
+    rl_handle h;
+    set_up();
+    CHECK_EQ(rl_object_put(&r.s, &v, &h), 0);
+    CHECK_EQ(h.kind, RL_HANDLE_SEALED);
+    CHECK_EQ(rl_object_wait(&r.s, &h, 1, 1, 0, 0, &ready, &nready), 0);
+    CHECK_EQ(nready, 1);
+    rl_object_release(&r.s, h);
+    h.index = RL_NIL;
+    CHECK_EQ(rl_object_wait(&r.s, &h, 1, 1, 0, 0, &ready, &nready), RL_ESTALE);
+    tear_down();
+}
+
 static void test_wait_for_a_handle_out_of_range_is_refused(void)
 {
     uint8_t ready;
@@ -568,6 +586,7 @@ int main(void)
     RUN(test_wait_with_a_deadline_in_the_past_only_looks);
     RUN(test_wait_does_not_end_before_its_deadline);
     RUN(test_wait_that_is_to_stop_at_a_failure_does);
+    RUN(test_handle_of_what_was_put_says_that_it_is_sealed);
     RUN(test_wait_for_a_handle_out_of_range_is_refused);
     RUN(test_seal_in_another_process_wakes_the_sleeper);
     RUN(test_submit_in_another_process_wakes_an_idle_worker);
