@@ -15,7 +15,9 @@ import contextlib
 import contextvars
 import inspect
 import threading
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 
 BATCH: Final = 64  # calls that the loop is given at once
+GRACE_S: Final = 1.0  # for what is cancelled at the actor's end
 
 
 class Loop:
@@ -45,7 +48,7 @@ class Loop:
         core: The session.
         job: The task that is the actor.
         instance: The actor.
-        exit: Ends the actor, because this call raised this.
+        exit: Ends the actor, because this call, or what runs beside the calls (None), raised this.
     """
 
     def __init__(
@@ -53,58 +56,95 @@ class Loop:
         core: _core.Session,
         job: _core.Job,
         instance: "Instance",
-        exit: Callable[[_core.Job, SystemExit], None],
+        exit: Callable[[_core.Job | None, SystemExit], None],
     ) -> None:
         """Start nothing yet."""
         self._core = core
         self._job = job
         self._instance = instance
         self._exit = exit
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = asyncio.new_event_loop()
         #: The serving thread's, for calls: what numpy allocates with is part of it.
         self._context: contextvars.Context | None = None
+        #: Held to hand something to the loop, and to say that it takes no more.
+        self._handing = threading.RLock()
+        self._is_closed = False
         self._is_stopped = False
         #: One for each concurrency group.
         self._rooms = [_Room(k, size) for k, size in enumerate(instance.info.groups.values())]
-        #: The task of `_run`, once that runs.
-        self._server: asyncio.Task[None] | None = None
+        #: How many threads still take calls.
+        self._pumps = len(self._rooms)
         #: What runs now.
-        self._running: dict[asyncio.Task[None], tuple[_core.Job, _Room]] = {}
+        self._running: dict[asyncio.Task[None], _Call] = {}
 
     def run(self) -> None:
-        """Serve until nobody can call any more, or `stop`."""
-        with contextlib.suppress(asyncio.CancelledError):  # stopped
-            asyncio.run(self._run())
+        """Serve until nobody can call any more, or `stop`.
 
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        What the actor runs beside its calls, as tasks or in threads, keeps it from neither.
+        """
+        asyncio.set_event_loop(self._loop)
         self._context = contextvars.copy_context()
-        self._server = asyncio.current_task()
         if threading.current_thread() is threading.main_thread():  # of a worker
             self._loop.add_signal_handler(session.CANCEL_SIGNAL, self._cancel_marked)
+        for room in self._rooms:
+            threading.Thread(target=self._pump, args=(room,), daemon=True).start()
         try:
-            await asyncio.gather(*map(self._start_pump, self._rooms))
+            while self._pumps and not self._is_stopped:
+                self._loop.run_forever()  # the actor's own code may stop it, too
+        except SystemExit as error:  # a call's own is caught where it runs
+            # Its task may be kept, and with its traceback this frame and the session.
+            self._exit(None, error.with_traceback(None))
+        except KeyboardInterrupt:
+            traceback.print_exc()
+            self._exit(None, SystemExit(1))
         finally:
-            for room in self._rooms:
-                room.give_turn()
+            self._close()
 
-    def _start_pump(self, room: "_Room") -> "asyncio.Future[None]":
-        """Have a thread take the calls of a group, as many at once as it may run."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        threading.Thread(target=self._pump, args=(room, done), daemon=True).start()
-        return done
+    def _close(self) -> None:
+        """Cancel what still runs, give it a moment to end, and fail what was not served."""
+        self._is_stopped = True
+        with self._handing:
+            self._is_closed = True
+        for room in self._rooms:
+            room.give_turn()
+        winding_up = self._loop.create_task(self._wind_up())
+        while not winding_up.done():
+            with contextlib.suppress(SystemExit):
+                self._loop.run_forever()
+        for call in self._running.values():
+            self._fail_unserved(call.job)
+        self._loop.close()
+        asyncio.set_event_loop(None)
 
-    def _pump(self, room: "_Room", done: "asyncio.Future[None]") -> None:
+    async def _wind_up(self) -> None:
+        try:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            if others:
+                await asyncio.wait(others, timeout=GRACE_S)
+            closing = self._loop.create_task(self._loop.shutdown_asyncgens())
+            await asyncio.wait([closing], timeout=GRACE_S)
+        finally:
+            self._loop.stop()
+
+    def _pump(self, room: "_Room") -> None:
+        """Take the calls of a group, as many at once as it may run, and hand them to the loop."""
         with contextlib.suppress(RaySystemError):  # the session is over
             while jobs := self._await_calls(room):
-                lent = not room.is_waiting
-                if lent:
+                with_turn = not room.is_waiting
+                if with_turn:
                     room.lend_turn()
-                if not self._have_done(self._start_all, jobs, room, lent):
+                if not self._have_done(self._start_all, jobs, room, with_turn):
                     for job in jobs:
                         self._fail_unserved(job)
-                    break
-        self._have_done(_settle, done)
+                    return
+        self._have_done(self._end_pump)
+
+    def _end_pump(self) -> None:
+        self._pumps -= 1
+        if self._pumps == 0:
+            self._loop.stop()
 
     def _await_calls(self, room: "_Room") -> list[_core.Job]:
         """Wait for a call, and return it with those that are there too; []: the end."""
@@ -123,26 +163,28 @@ class Loop:
         room.taken += len(jobs)
         return jobs
 
-    def _start_all(self, jobs: list[_core.Job], room: "_Room", lent: bool) -> None:
-        """Make coroutines of calls; with the turn `lent`, look for more afterwards."""
-        loop = asyncio.get_running_loop()
+    def _start_all(self, jobs: list[_core.Job], room: "_Room", with_turn: bool) -> None:
+        """Make coroutines of calls; if the turn came with them, look for more afterwards."""
+        loop = self._loop
         try:
             for job in jobs:
                 if self._is_stopped or job.is_cancelled:  # since it was taken
                     self._fail_unserved(job)
                     room.give()
                     continue
-                task = loop.create_task(self._serve(job))
-                self._running[task] = job, room
+                call = _Call(job, room)
+                task = loop.create_task(self._serve(call))
+                self._running[task] = call
                 task.add_done_callback(self._forget)
         finally:
-            # After their first steps, and then after those that have ended so are forgotten.
-            loop.call_soon(loop.call_soon, self._go_on, room, lent)
+            # Their first steps come in the loop's next round, and what ends in its first step is
+            # forgotten in the round after that; then it is known which of them wait.
+            loop.call_soon(loop.call_soon, self._go_on, room, with_turn)
 
-    def _go_on(self, room: "_Room", lent: bool) -> None:
+    def _go_on(self, room: "_Room", with_turn: bool) -> None:
         """Start the next calls, unless some coroutine waits for something: then a thread does."""
         room.is_waiting = bool(self._running)
-        if not lent:
+        if not with_turn:
             return
         jobs: list[_core.Job] = []
         try:
@@ -153,59 +195,63 @@ class Loop:
             if not jobs:
                 room.give_turn()
         if jobs:
-            self._start_all(jobs, room, lent)
+            self._start_all(jobs, room, with_turn)
 
     def _forget(self, task: "asyncio.Task[None]") -> None:
-        job, room = self._running.pop(task)
-        if task.cancelled():  # before its first step
-            self._fail_unserved(job)
-        room.give()
+        call = self._running.pop(task)
+        try:
+            if not call.has_begun:
+                self._fail_unserved(call.job)
+        finally:
+            call.room.give()
 
     def interrupt_cancelled(self) -> None:
         """From another thread: some call was cancelled; cancel its coroutine."""
         self._have_done(self._cancel_marked)
 
     def stop(self) -> None:
-        """From another thread: cancel all coroutines and return from `run`."""
+        """From any thread: cancel all coroutines and return from `run`."""
         self._is_stopped = True
-        if self._server is not None:
-            self._have_done(self._server.cancel)
+        self._have_done(self._loop.stop)
 
     def _have_done(self, step: Callable[..., object], *args: Any) -> bool:
-        """From another thread: have the loop's thread do a step; False: there is no loop now."""
-        if self._loop is None:
-            return False
-        try:
-            self._loop.call_soon_threadsafe(step, *args, context=self._context)
-        except RuntimeError:  # it was stopped
-            return False
-        return True
+        """From any thread: have the loop's thread do a step; False: it will do no more."""
+        with self._handing:
+            if not self._is_closed:
+                self._loop.call_soon_threadsafe(step, *args, context=self._context)
+            return not self._is_closed
 
     def _cancel_marked(self) -> None:
-        """Somebody has cancelled a call of this actor: which?"""
-        for task, (job, _) in list(self._running.items()):
-            if job.is_cancelled:
+        """Somebody has cancelled a call of this actor: which? Each is cancelled once."""
+        for task, call in list(self._running.items()):
+            if call.job.is_cancelled and not call.is_told:
+                call.is_told = True
                 task.cancel()
 
     def _fail_unserved(self, job: _core.Job) -> None:
-        """Fail a call that was cancelled before it began, or whose actor is dead."""
+        """Fail a call whose coroutine was cancelled before it began, or whose actor is dead."""
         if self._core.is_over:
             return
         if job.is_cancelled:
             failure = dumps_error(TaskCancelledError(job.task_id.hex()))
-        else:
+        elif self._is_stopped:
             failure = read_certificate(self._core, self._job.return_ref(0))
+        else:  # by the actor's own code
+            Returns(self._core, job, job.name).break_off(asyncio.CancelledError())
+            return
         fail_open_returns(self._core, job, failure)
 
-    async def _serve(self, job: _core.Job) -> None:
+    async def _serve(self, call: "_Call") -> None:
         """Run one call; it is finished, failed or stranded afterwards."""
+        call.has_begun = True
+        job = call.job
         session.current_job.set(job)
         returns = None
         try:
-            export, returns, call = self._instance.runner.prepare(job)
-            if call is None:
+            export, returns, bound = self._instance.runner.prepare(job)
+            if bound is None:
                 return
-            outcome = await _outcome_of(job, call)
+            outcome = await _outcome_of(job, bound)
             if self._is_stopped:
                 self._fail_unserved(job)
                 return
@@ -222,9 +268,15 @@ class Loop:
                 (returns or Returns(self._core, job, job.name)).break_off(error)
 
 
-def _settle(done: "asyncio.Future[None]") -> None:
-    if not done.done():
-        done.set_result(None)
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call that the loop has made a coroutine of."""
+
+    job: _core.Job
+    room: "_Room"
+    has_begun: bool = False
+    #: Its coroutine was told that somebody has cancelled it.
+    is_told: bool = False
 
 
 class _Room:
@@ -240,7 +292,8 @@ class _Room:
         self._size = size
         self.taken = 0
         self.given = 0
-        #: Some coroutine has outlived its first step. Written by the loop alone.
+        #: When the loop looked last, some coroutine, of whatever group, had outlived its first step.
+        #: The pump goes by it even if it is out of date: it only says which way is faster.
         self.is_waiting = False
         self._is_awaited = False
         self._given_one = threading.Event()

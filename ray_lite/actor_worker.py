@@ -194,7 +194,7 @@ class ActorWorker:
 
     # ---- the end ----
 
-    def _exit(self, job: _core.Job, error: SystemExit) -> NoReturn:
+    def _exit(self, job: _core.Job | None, error: SystemExit) -> NoReturn:
         """User code asked for the end; as in Ray, any code but 0 is a crash."""
         if error.code == 0:
             self._end(exit_reason(error, "it"))

@@ -268,10 +268,11 @@ class _Actor:
             self.job.strand()
             self.make()
 
-    def _exit(self, job: _core.Job, error: SystemExit) -> None:
-        """A call, or something in it, asked for the end of the actor."""
+    def _exit(self, job: _core.Job | None, error: SystemExit) -> None:
+        """A call, or what runs beside the calls (None), asked for the end of the actor."""
         self._end(exit_reason(error, "it"))
-        self._fail(job)
+        if job is not None:
+            self._fail(job)
 
     def _fail(self, job: _core.Job) -> None:
         """Fail a call, for the actor is dead."""

@@ -1,14 +1,22 @@
-"""actor_loop.py: who takes the next call, the loop or its thread, changes nothing but the speed."""
+"""actor_loop.py: who takes the next call, the loop or its thread, changes nothing but the speed.
+
+And whatever an actor's own code does to the loop and to its tasks, each call is answered.
+"""
 
 import asyncio
+import contextlib
 import random
+import sys
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from conformance.support import Gate
+from support import Attempts
 
 import ray_lite as ray
+from ray_lite.exceptions import ActorDiedError, RayTaskError, TaskCancelledError
 
 WAYS = ("at once", "yields", "sleeps")
 
@@ -130,3 +138,187 @@ def test_groups_take_their_calls_apart() -> None:
         methods = (actor.first, actor.second, actor.call)
         assert ray.get([m.remote(i, way) for m in methods], timeout=30) == [i, i, i]
         assert ray.get(methods[i % 3].remote(i, "at once"), timeout=30) == i
+
+
+# ---- what the actor's own code does to its loop ----
+
+
+def pass_gate(path: str) -> None:
+    """Wait at a gate."""
+    open(path).close()
+
+
+class Meddler:
+    """An async actor that does to its loop and its tasks what it should not."""
+
+    def __init__(self) -> None:
+        """Do nothing yet."""
+        self.kept: list[Any] = []
+        self.cleaned = 0
+
+    async def call(self, i: int) -> int:
+        """Return i."""
+        return i
+
+    async def cancel_myself(self) -> int:
+        """Be cancelled in the last step."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return 1
+
+    async def cancel_all(self, but_me: bool) -> int:
+        """Cancel whatever the loop has, what has not begun among it."""
+        for task in asyncio.all_tasks():
+            if not (but_me and task is asyncio.current_task()):
+                task.cancel()
+        return 2
+
+    async def stop_loop(self) -> int:
+        """Stop the loop."""
+        asyncio.get_running_loop().stop()
+        return 3
+
+    async def keep_thread(self, path: str) -> None:
+        """Leave a thread of the loop's executor at a gate."""
+        loop = asyncio.get_running_loop()
+        self.kept.append(loop.run_in_executor(None, pass_gate, path))
+
+    async def keep_stubborn_task(self) -> None:
+        """Leave a task that does not let itself be cancelled."""
+
+        async def stay() -> None:
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+        self.kept.append(asyncio.create_task(stay()))
+
+    async def exit_soon(self, way: str, code: int) -> None:
+        """Ask for the end, but not in this call."""
+
+        async def leave() -> None:
+            sys.exit(code)
+
+        if way == "task":
+            self.kept.append(asyncio.create_task(leave()))
+        else:
+            asyncio.get_running_loop().call_soon(sys.exit, code)
+
+    async def wait(self, path: str, ends: Sequence[str] = ()) -> None:
+        """Pass a gate and wait for ever; pass others in the end."""
+        await asyncio.to_thread(pass_gate, path)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for end in ends:
+                await asyncio.to_thread(pass_gate, end)
+            self.cleaned += 1
+
+    async def how_many_cleaned(self) -> int:
+        """Return how many calls of `wait` have cleaned up to the end."""
+        return self.cleaned
+
+
+everywhere = pytest.mark.parametrize(
+    "local_mode",
+    [
+        pytest.param(False, marks=pytest.mark.session()),
+        pytest.param(True, marks=pytest.mark.session(local_mode=True)),
+    ],
+)
+
+
+@everywhere
+@pytest.mark.usefixtures("session")
+def test_call_that_cancels_its_own_task_is_answered_and_leaves_its_room(local_mode: bool) -> None:
+    actor = ray.remote(max_concurrency=1)(Meddler).remote()
+    for i in range(5):
+        assert ray.get(actor.cancel_myself.remote(), timeout=30) == 1
+        assert ray.get(actor.call.remote(i), timeout=30) == i
+
+
+@everywhere
+@pytest.mark.parametrize("but_me", [True, False])
+@pytest.mark.usefixtures("session")
+def test_calls_whose_tasks_the_actor_cancels_are_answered(local_mode: bool, but_me: bool) -> None:
+    actor = ray.remote(max_concurrency=8)(Meddler).remote()
+    for _ in range(30):
+        calls = [actor.cancel_all.remote(but_me), *(actor.call.remote(i) for i in range(7))]
+        assert ray.get(calls[0], timeout=30) == 2
+        for i, call in enumerate(calls[1:]):
+            try:
+                assert ray.get(call, timeout=30) == i
+            except RayTaskError as error:
+                assert "CancelledError" in str(error)
+    assert ray.get(actor.call.remote(1), timeout=30) == 1
+
+
+@everywhere
+@pytest.mark.usefixtures("session")
+def test_loop_that_the_actor_stops_goes_on(local_mode: bool) -> None:
+    actor = ray.remote(Meddler).remote()
+    for i in range(5):
+        assert ray.get(actor.stop_loop.remote(), timeout=30) == 3
+        assert ray.get(actor.call.remote(i), timeout=30) == i
+
+
+@pytest.mark.session(num_cpus=1)
+@pytest.mark.usefixtures("session")
+def test_actor_that_left_a_thread_and_a_task_behind_still_ends(gate: Gate) -> None:
+    actor = ray.remote(num_cpus=1)(Meddler).remote()
+    ray.get([actor.keep_thread.remote(gate.path), actor.keep_stubborn_task.remote()])
+    del actor
+    other = ray.remote(num_cpus=1)(Meddler).remote()
+    assert ray.get(other.call.remote(1), timeout=30) == 1
+
+
+@everywhere
+@pytest.mark.parametrize("way", ["task", "callback"])
+@pytest.mark.usefixtures("session")
+def test_exit_beside_the_calls_ends_the_actor_as_in_a_call(
+    local_mode: bool, way: str, new_gate: Callable[[], Gate]
+) -> None:
+    gate = new_gate()
+    actor = ray.remote(Meddler).remote()
+    waiting = actor.wait.remote(gate.path)
+    gate.meet()
+    ray.get(actor.exit_soon.remote(way, 0))
+    for call in [waiting, actor.call.remote(1)]:
+        with pytest.raises(ActorDiedError, match=r"called sys.exit\(0\)"):
+            ray.get(call, timeout=30)
+
+
+@pytest.mark.session()
+@pytest.mark.usefixtures("session")
+def test_exit_beside_the_calls_has_them_run_again(attempts: Attempts) -> None:
+    @ray.remote(max_restarts=1, max_task_retries=1)
+    class Once:
+        async def call(self) -> int:
+            if attempts.begin() == 1:
+                asyncio.get_running_loop().call_soon(sys.exit, 3)
+                await asyncio.Event().wait()
+            return 7
+
+    assert ray.get(Once.remote().call.remote(), timeout=30) == 7
+
+
+@everywhere
+@pytest.mark.usefixtures("session")
+def test_cancel_of_one_call_does_not_cut_off_what_another_does_about_its_own(
+    local_mode: bool, new_gate: Callable[[], Gate]
+) -> None:
+    actor = ray.remote(Meddler).remote()
+    gates = [[new_gate() for _ in range(3)] for _ in range(2)]
+    calls = []
+    for begin, *ends in gates:
+        calls.append(actor.wait.remote(begin.path, [end.path for end in ends]))
+        begin.meet()
+    for call, (_, first, _) in zip(calls, gates, strict=True):
+        ray.cancel(call)
+        first.meet()  # it is cleaning up
+    for call, (_, _, second) in zip(calls, gates, strict=True):
+        second.meet()
+        with pytest.raises(TaskCancelledError):
+            ray.get(call, timeout=30)
+    assert ray.get(actor.how_many_cleaned.remote()) == 2
