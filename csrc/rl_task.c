@@ -825,7 +825,10 @@ int rl_task_take_call(rl_session *s, rl_handle actor, uint32_t group, int64_t de
         uint32_t seen = rl_callbell_read(s);
         int err = try_take_call(s, actor, group, out);
         if (err != RL_ETIMEDOUT || deadline_ns == RL_NO_WAIT) return err;
-        if (rl_callbell_spin(s, bit, seen)) continue;
+        if (rl_callbell_spin(s, bit, seen)) {
+            if (rl_now_ns() < deadline_ns) continue;
+            return try_take_call(s, actor, group, out); /* who rings for a spinner wakes no other */
+        }
         err = rl_callbell_wait(s, bit, seen, deadline_ns);
         if (err) return err;
     }

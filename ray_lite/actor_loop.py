@@ -292,7 +292,7 @@ class _Room:
         self._size = size
         self.taken = 0
         self.given = 0
-        #: When the loop looked last, some coroutine, of whatever group, had outlived its first step.
+        #: When the loop looked last, some coroutine of any group had outlived its first step.
         #: The pump goes by it even if it is out of date: it only says which way is faster.
         self.is_waiting = False
         self._is_awaited = False

@@ -201,6 +201,42 @@ static void test_call_of_an_actor_that_is_no_worker_wakes_the_threads_of_all(voi
     tear_down();
 }
 
+static _Atomic int is_quiet;
+
+/* Ring for calls of another group whenever a thread of group 0 spins; return how often. */
+static void *ring_for_another_group(void *rung)
+{
+    rl_slot *slot = &r.map.slots[worker.slot];
+    uint32_t bit = rl_group_bit(0);
+    while (!atomic_load(&is_quiet)) {
+        if (!(atomic_load(&slot->spinning) & bit)) continue;
+        rl_callbell_ring(slot, rl_group_bit(1));
+        ++*(int *)rung;
+        while (atomic_load(&slot->spinning) & bit && !atomic_load(&is_quiet)) {
+        }
+    }
+    return NULL;
+}
+
+static void test_look_for_a_call_ends_though_another_group_is_rung_for(void)
+{
+    enum { LOOKS = 200 };
+    pthread_t thread;
+    rl_job job;
+    int rung = 0;
+    set_up(0, 0);
+    atomic_store(&is_quiet, 0);
+    CHECK_EQ(pthread_create(&thread, NULL, ring_for_another_group, &rung), 0);
+    for (int k = 0; k < LOOKS; k++) {
+        CHECK_EQ(rl_task_take_call(&worker, self.task, 0, rl_now_ns(), &job), RL_ETIMEDOUT);
+    }
+    atomic_store(&is_quiet, 1);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK(rung <= LOOKS); /* each has spun once */
+    end_actor();
+    tear_down();
+}
+
 static void test_call_of_an_actor_without_order_overtakes_one_that_waits(void)
 {
     set_up(0, 0);
@@ -578,6 +614,7 @@ int main(void)
     RUN(test_ordered_call_that_waits_holds_up_its_caller_and_no_other);
     RUN(test_cancelled_call_that_held_up_others_has_the_actor_look_again);
     RUN(test_call_of_an_actor_that_is_no_worker_wakes_the_threads_of_all);
+    RUN(test_look_for_a_call_ends_though_another_group_is_rung_for);
     RUN(test_call_of_an_actor_without_order_overtakes_one_that_waits);
     RUN(test_actor_is_over_when_nobody_can_reach_it_and_no_call_is_left);
     RUN(test_detached_actor_is_not_over);
