@@ -58,7 +58,8 @@ cdef class Encoded:
     # How many large arrays are in it; each of them, which this object holds HELD_BY_ENCODED times.
     cdef Py_ssize_t count_large(self) noexcept
     cdef PyObject *large_array(self, Py_ssize_t i) noexcept
-    # The same value with refs, as many, to objects that are the large arrays.
+    # The same value with refs, as many, to objects that are the large arrays; None leaves one in it.
+    # This object is of no use afterwards.
     cdef Encoded in_parts(self, list refs)
     # Where the payload is before it is written: the lead, then the pieces. Only of a value that
     # is_plain_around_arrays() is true of.

@@ -201,7 +201,8 @@ cdef class Encoded:
     cdef Encoded in_parts(self, list refs):
         cdef _Pickling pickling = self._pickling
         for i, ref in zip(self._large, refs):
-            pickling.items[i] = ITEM_PART, pickling.numbering.number_of(ref), None
+            if ref is not None:
+                pickling.items[i] = ITEM_PART, pickling.numbering.number_of(ref), None
         return pickling.encoded()
 
     cdef Py_ssize_t count_spans(self) noexcept:
@@ -213,7 +214,11 @@ cdef class Encoded:
         offset, nbytes, source = <tuple>self._pieces[i - 1]
         if type(source) is cnp.ndarray:
             return PlacedSpan(offset, nbytes, <const char *>cnp.PyArray_DATA(source))
-        return PlacedSpan(offset, nbytes, PyBytes_AS_STRING(source))
+        cdef Py_buffer view
+        PyObject_GetBuffer(source, &view, PyBUF_ANY_CONTIGUOUS)
+        cdef PlacedSpan span = PlacedSpan(offset, nbytes, <const char *>view.buf)
+        PyBuffer_Release(&view)  # the source stays, and with it its memory
+        return span
 
     def to_bytes(self):
         """Return the payload as bytes."""

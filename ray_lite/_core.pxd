@@ -135,6 +135,7 @@ cdef extern from "rl_arena.h" nogil:
 
 cdef extern from "rl_object.h" nogil:
     enum:
+        RL_COPIED
         RL_IN_PLACE
         RL_PART
     ctypedef struct rl_value:

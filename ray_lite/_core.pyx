@@ -57,6 +57,30 @@ cdef extern from "Python.h":
     bint PyGen_CheckExact(object value)
     bint PyAsyncGen_CheckExact(object value)
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX < 0x030D0000
+    #define LOCALS_ARE_A_VIEW 0
+    #ifndef Py_BUILD_CORE
+    #define Py_BUILD_CORE 1
+    #endif
+    #include "internal/pycore_frame.h"
+    static PyObject *local_at(PyObject *frame, Py_ssize_t i)
+    {
+        return ((PyFrameObject *)frame)->f_frame->localsplus[i];
+    }
+    #else
+    #define LOCALS_ARE_A_VIEW 1 /* PEP 667 */
+    static PyObject *local_at(PyObject *frame, Py_ssize_t i)
+    {
+        (void)frame, (void)i;
+        return NULL;
+    }
+    #endif
+    """
+    bint LOCALS_ARE_A_VIEW
+    PyObject *local_at(object frame, Py_ssize_t i)  # NULL: it is not bound
+
 cdef extern from "signal.h":
     int raise_signal "raise"(int signum)
 
@@ -505,7 +529,7 @@ cdef class Session:
     cdef Stored store_in_parts(self, Owned owned, Encoded encoded):
         """Store a container whose large arrays become objects of their own, where they are.
 
-        None: for one of them, that cannot be; then none of them has become one.
+        Those of which that cannot be are copied, with the rest. None: all of them have to be.
 
         Args:
             owned: The container; given up if none but plain values and arrays are in it.
@@ -518,15 +542,14 @@ cdef class Session:
         cdef list parts = []
         cdef Py_ssize_t i
         for i in range(count):
-            part = self.owned_part(encoded.large_array(i), owned, container)
-            if part is None:
-                return None
-            parts.append(part)
+            parts.append(self.owned_part(encoded.large_array(i), owned, container))
+        if parts.count(None) == count:
+            return None
         cdef uint64_t fingerprint = fingerprint_of(encoded)
-        cdef Stored stored = self.store(
-            encoded.in_parts([self.put_stored(part) for part in parts]))
+        refs = [None if part is None else self.put_stored(part) for part in parts]
+        cdef Stored stored = self.store(encoded.in_parts(refs))
         stored.value.fingerprint = fingerprint
-        stored.value.counts_as = RL_IN_PLACE
+        stored.value.counts_as = RL_COPIED if None in parts else RL_IN_PLACE
         return stored
 
     cdef Stored owned_part(self, PyObject *array, Owned owned, object container):
@@ -1562,11 +1585,12 @@ cdef class Owned:
     cdef object give_up(self):
         """Let go of a container; return it if names that are never read again are all that holds it.
 
-        Then it will never be read, but is there. Otherwise None: it is gone, or somebody has it.
+        Then it will never be read, but is there. Otherwise None: it is gone, or somebody has it. In
+        that case the references of what is in it tell: one of them is the container's.
         """
         container, self.value = self.value, None
-        cdef Py_ssize_t names = (<PyObject *>container).ob_refcnt - 1
-        if names == 0 or names != self.count_dead_names(<PyObject *>container):
+        cdef Py_ssize_t others = (<PyObject *>container).ob_refcnt - 1
+        if others == 0 or others != self.count_dead_names(<PyObject *>container):
             return None
         return container
 
@@ -1593,6 +1617,18 @@ cdef Py_ssize_t count_inside(object container, PyObject *array) except -1:
                 return TOO_OFTEN
             count += inside
     return count
+
+
+cdef bint is_bound_to(object frame, object code, str name, PyObject *value) except -1:
+    """Does a local of a frame, none that is in a cell, stand for this object?
+
+    Asked without f_locals before 3.13: that is a dict of the frame's own, which others may have got
+    and would find changed.
+    """
+    if LOCALS_ARE_A_VIEW:
+        found = frame.f_locals.get(name)
+        return <PyObject *>found == value
+    return local_at(frame, code.co_varnames.index(name)) == value
 
 
 cdef object suspended_frame(object items):
@@ -1656,16 +1692,9 @@ cdef class Steps:
         frame = self.unwatched_frame(items)
         if frame is None:
             return 0
-        names = frame.f_locals
-        cdef bint is_copy = type(names) is dict  # before 3.13; the frame's own
-        if is_copy and (<PyObject *>names).ob_refcnt > UNSHARED:
-            return 0
         cdef int count = 0
         for name in self.dead.names.get(frame.f_lasti, ()):
-            value = names.get(name)
-            count += <PyObject *>value == part
-        if is_copy:
-            names.clear()  # it has held the values, too
+            count += is_bound_to(frame, self.code, name, part)
         return count
 
 

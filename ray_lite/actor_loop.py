@@ -255,12 +255,16 @@ class Loop:
             if self._is_stopped:
                 self._fail_unserved(job)
                 return
-            result = None if isinstance(outcome, Raised) else outcome()
-            if inspect.isasyncgen(result) and job.fills_stream:
-                await returns.deliver_async(result, per_yield=export.per_yield)
+            deliver: Callable[[], Any]
+            if isinstance(outcome, Raised):
+                deliver = outcome
+            elif inspect.isasyncgen(outcome[0]) and job.fills_stream:
+                await returns.deliver_async(outcome.pop(), per_yield=export.per_yield)
                 return
+            else:
+                deliver = outcome.pop
             dynamic = job.options & DYNAMIC != 0
-            returns.deliver(outcome, dynamic=dynamic, per_yield=export.per_yield)
+            returns.deliver(deliver, dynamic=dynamic, per_yield=export.per_yield)
         except SystemExit as error:
             self._exit(job, error)
         except BaseException as error:
@@ -330,8 +334,8 @@ class _Room:
             self._given_one.set()
 
 
-async def _outcome_of(job: _core.Job, call: Callable[[], Any]) -> Callable[[], Any]:
-    """Await the call's result, if it is to be awaited; return a call that gives or raises it."""
+async def _outcome_of(job: _core.Job, call: Callable[[], Any]) -> Raised | list[Any]:
+    """Await the call's result, if it is to be awaited; return it in a list that alone holds it."""
     try:
         result = call()
         if type(result) is CoroutineType or inspect.isawaitable(result):
@@ -345,4 +349,4 @@ async def _outcome_of(job: _core.Job, call: Callable[[], Any]) -> Callable[[], A
         return Raised(cancelled)
     except BaseException as error:
         return Raised(error)
-    return lambda: result
+    return [result]

@@ -207,8 +207,8 @@ class Meddler:
 
     async def wait(self, path: str, ends: Sequence[str] = ()) -> None:
         """Pass a gate and wait for ever; pass others in the end."""
-        await asyncio.to_thread(pass_gate, path)
         try:
+            await asyncio.to_thread(pass_gate, path)
             await asyncio.Event().wait()
         finally:
             for end in ends:

@@ -121,6 +121,8 @@ CONTAINERS = [
     lambda array: (array, array.mean(), [np.str_("n"), np.int8(3)]),
     lambda array: {"x": array, "y": [array * 2, -1], "z": (array,)},
     lambda array: [array + i for i in range(5)],
+    # What a stream of pickles says of this dtype depends on the process.
+    lambda array: [array, np.ones(1000, [("__main__", "f8")])],
 ]
 
 
@@ -345,6 +347,41 @@ def test_view_of_a_part_of_an_array_is_copied(zero_copies: Any, see: Any) -> Non
         return see(np.arange(SIZE))
 
     assert np.array_equal(ray.get(make.remote()), see(np.arange(SIZE)))
+    assert zero_copies()[0] == 0
+
+
+@pytest.mark.parametrize("pack", [lambda array: array, *CONTAINERS])
+def test_array_that_a_method_of_an_async_actor_returns_is_not_copied(
+    zero_copies: Any, pack: Any
+) -> None:
+    @ray.remote
+    class Maker:
+        async def make(self):
+            return pack(np.arange(SIZE))
+
+        def make_at_once(self):
+            return pack(np.arange(SIZE))
+
+    maker = Maker.remote()
+    for method in (maker.make, maker.make_at_once):
+        assert repr(ray.get(method.remote())) == repr(pack(np.arange(SIZE)))
+    assert zero_copies()[0] == 2
+
+
+def test_array_that_an_async_actor_keeps_is_copied(zero_copies: Any) -> None:
+    @ray.remote
+    class Keeping:
+        async def make(self):
+            self.kept = np.ones(SIZE)
+            return self.kept
+
+        async def change(self):
+            self.kept[:] = 2
+
+    actor = Keeping.remote()
+    array = ray.get(actor.make.remote())
+    ray.get(actor.change.remote())
+    assert array[-1] == 1
     assert zero_copies()[0] == 0
 
 
@@ -949,6 +986,59 @@ def test_container_is_a_snapshot_whatever_its_producer_does_next(
     ray.get(made.completed())
     assert [repr(ray.get(ref)) for ref in made] == [repr(value) for value in function()]
     assert zero_copies()[0] == 0
+
+
+def locals_of_caller():
+    """Return what a debugger would look at."""
+    return sys._getframe(1).f_locals
+
+
+def keeps_its_locals():
+    """Yield a container, then what a copy of the names had before it."""
+    a = 1
+    names = locals()
+    a = 2
+    x = np.full(SIZE, a)
+    yield x, 1
+    yield names["a"] if sys.version_info < (3, 13) else 1
+
+
+def adds_to_its_locals():
+    """Yield a container, then what was added to the names before."""
+    locals()["extra"] = 1
+    x = np.full(SIZE, 1)
+    yield x, 1
+    yield locals().get("extra")
+
+
+def has_its_locals_added_to():
+    """Do the same where the code does not show it."""
+    locals_of_caller()["extra"] = 1
+    x = np.full(SIZE, 1)
+    yield x, 1
+    yield locals_of_caller().get("extra")
+
+
+@pytest.mark.parametrize(
+    "function", [keeps_its_locals, adds_to_its_locals, has_its_locals_added_to]
+)
+@pytest.mark.usefixtures("shared_session")
+def test_names_of_a_generator_are_left_as_they_are(function: Any) -> None:
+    values = [ray.get(ref) for ref in ray.remote(function).remote()]
+    assert repr(values) == repr(list(function()))
+
+
+@pytest.mark.session(num_cpus=1, object_store_memory=80 << 20, patience=0.5)
+@pytest.mark.parametrize("sizes", [(12, 60), (15, 56)])
+@pytest.mark.usefixtures("session")
+def test_container_has_room_beside_those_of_its_arrays_that_are_in_the_store(
+    sizes: tuple[int, int],
+) -> None:
+    @ray.remote
+    def make():
+        return [np.ones(mib << 17) for mib in sizes]
+
+    assert [array.nbytes >> 20 for array in ray.get(make.remote())] == list(sizes)
 
 
 @pytest.mark.parametrize("pack", [lambda array: array, *CONTAINERS])
