@@ -15,6 +15,7 @@ import contextlib
 import contextvars
 import inspect
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,8 +87,11 @@ class Loop:
         self._context = contextvars.copy_context()
         if threading.current_thread() is threading.main_thread():  # of a worker
             self._loop.add_signal_handler(session.CANCEL_SIGNAL, self._cancel_marked)
-        for room in self._rooms:
-            threading.Thread(target=self._pump, args=(room,), daemon=True).start()
+        pumps = [
+            threading.Thread(target=self._pump, args=(room,), daemon=True) for room in self._rooms
+        ]
+        for pump in pumps:
+            pump.start()
         try:
             while self._pumps and not self._is_stopped:
                 self._loop.run_forever()  # the actor's own code may stop it, too
@@ -99,6 +103,9 @@ class Loop:
             self._exit(None, SystemExit(1))
         finally:
             self._close()
+            deadline = time.monotonic() + GRACE_S
+            for pump in pumps:
+                pump.join(max(deadline - time.monotonic(), 0))
 
     def _close(self) -> None:
         """Cancel what still runs, give it a moment to end, and fail what was not served."""
@@ -113,6 +120,7 @@ class Loop:
                 self._loop.run_forever()
         for call in self._running.values():
             self._fail_unserved(call.job)
+            call.room.give()
         self._loop.close()
         asyncio.set_event_loop(None)
 
