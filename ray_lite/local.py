@@ -156,7 +156,6 @@ class Local:
         for thread in list(self._threads):
             if thread is not threading.current_thread():
                 thread.join(max(deadline - time.monotonic(), 0))
-        self._actors.clear()
 
 
 class _Actor:
@@ -241,7 +240,6 @@ class _Actor:
 
     def _serve_on_loop(self, loop: "Loop") -> None:
         loop.run()
-        self._loop = None
         self._end_unreferenced()
 
     def _serve(self, group: int) -> None:
