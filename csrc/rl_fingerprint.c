@@ -46,15 +46,21 @@ static uint64_t mix_lines(uint64_t hash, const uint8_t *bytes, size_t nlines)
     return hash;
 }
 
+/* Hash a payload of `nbytes` bytes: its whole lines, or the sampled ones of them alone, and the rest. */
+static uint64_t hash_payload(uint32_t kind, size_t nbytes, const uint8_t *lines, size_t nlines,
+                             const uint8_t *tail)
+{
+    uint64_t hash = mix(mix(0, kind), nbytes);
+    if (nbytes % LINE) hash = mix_tail(hash, tail, nbytes % LINE);
+    if (nlines) hash = mix_lines(hash, lines, nlines);
+    return hash ? hash : 1;
+}
+
 uint64_t rl_fingerprint(uint32_t kind, const void *bytes, size_t nbytes)
 {
     const uint8_t *p = bytes;
-    uint64_t hash = mix(mix(0, kind), nbytes);
     size_t nlines = nbytes / LINE;
-    size_t tail = nbytes % LINE;
-    if (tail) hash = mix_tail(hash, p + nlines * LINE, tail);
-    if (nlines) hash = mix_lines(hash, p, nlines);
-    return hash ? hash : 1;
+    return hash_payload(kind, nbytes, p, nlines, p + nlines * LINE);
 }
 
 /* Copy out [offset, offset + nbytes) of a payload in pieces. */
@@ -73,17 +79,11 @@ static void gather(const rl_piece *pieces, size_t n, size_t offset, size_t nbyte
 
 uint64_t rl_fingerprint_pieces(uint32_t kind, const rl_piece *pieces, size_t n, size_t nbytes)
 {
-    uint8_t lines[SAMPLES * LINE];
-    uint64_t hash = mix(mix(0, kind), nbytes);
+    uint8_t lines[SAMPLES * LINE], tail[LINE];
     size_t nlines = nbytes / LINE;
     size_t count = nlines < SAMPLES ? nlines : SAMPLES;
-    size_t tail = nbytes % LINE;
-    if (tail) {
-        gather(pieces, n, nlines * LINE, tail, lines);
-        hash = mix_tail(hash, lines, tail);
-    }
     for (size_t k = 0; k < count; k++)
         gather(pieces, n, sample_at(k, nlines), LINE, lines + k * LINE);
-    if (nlines) hash = mix_lines(hash, lines, count);
-    return hash ? hash : 1;
+    gather(pieces, n, nlines * LINE, nbytes % LINE, tail);
+    return hash_payload(kind, nbytes, lines, count, tail);
 }

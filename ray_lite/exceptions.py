@@ -849,7 +849,7 @@ def nest_error(
 def _pack(
     text: str, fields: dict[str, Any] | None, pickled: bytes, is_cancelled: bool = False
 ) -> bytes:
-    """Return the envelope of the three."""
+    """Return the envelope of these."""
     # Lone surrogates (an undecodable file name in a message) must not lose the whole error.
     raw_text = text.encode("utf-8", "backslashreplace")
     raw_fields = json.dumps(fields, default=str).encode()

@@ -992,10 +992,10 @@ def test_function_with_num_returns_zero_whose_worker_dies_prints_that(
     assert printed.until("Task vanish ended with its worker", "SIGKILL")
 
 
-def test_generator_error_whose_ref_died_unasked_is_printed(
-    session: Connection, printed: Output
-) -> None:
-    @ray.remote(num_returns=2)
+def refs_to_an_error(session: Connection, count: int) -> Any:
+    """Return as many references of a generator that has ended: to a value, then to its error."""
+
+    @ray.remote(num_returns=count)
     def generate():
         yield 0
         raise KeyError("nobody asked")
@@ -1003,19 +1003,19 @@ def test_generator_error_whose_ref_died_unasked_is_printed(
     refs = generate.remote()
     assert ray.get(refs[0]) == 0
     assert eventually(lambda: session.core.usage()["finished"] == 1)
+    return refs
+
+
+def test_generator_error_whose_ref_died_unasked_is_printed(
+    session: Connection, printed: Output
+) -> None:
+    refs = refs_to_an_error(session, 2)
     del refs
     assert printed.until("Unhandled error", "nobody asked")
 
 
 def test_error_of_many_references_is_printed_once(session: Connection, printed: Output) -> None:
-    @ray.remote(num_returns=20)
-    def generate():
-        yield 0
-        raise KeyError("nobody asked")
-
-    refs = generate.remote()
-    assert ray.get(refs[0]) == 0
-    assert eventually(lambda: session.core.usage()["finished"] == 1)
+    refs = refs_to_an_error(session, 20)
     assert session.supervisor is not None
     session.supervisor.send_signal(signal.SIGSTOP)  # it is to find them all at once
     del refs
